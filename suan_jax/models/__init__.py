@@ -1,0 +1,5 @@
+"""The model zoo: `build` makes any of them from a config and a schema."""
+
+from suan_jax.models.model import Model, ModelDefinition, Output, build, register, registered
+
+__all__ = ["Model", "ModelDefinition", "Output", "build", "register", "registered"]

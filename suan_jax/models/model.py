@@ -1,0 +1,140 @@
+"""What a model is: a Flax module, the tables it reads, and a registry of both by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from flax import struct
+
+from suan_jax.batch import Batch
+from suan_jax.config import Config, ModelConfig
+from suan_jax.errors import UserError
+from suan_jax.layers import embedding
+from suan_jax.schema import Schema
+
+Variables = dict[str, Any]
+
+
+@struct.dataclass
+class Output:
+    """What a model returns.
+
+    Attributes:
+      logits: (B, M) float32, log-odds of a click; meaningless at candidates that are pads.
+      depth_logits: (n + 1, B, M) float32 for a model that scores after each of n loops, else None.
+      auxiliary: name to scalar loss, already weighted, added to the training loss and reported apart.
+    """
+
+    logits: jax.Array
+    depth_logits: jax.Array | None = None
+    auxiliary: dict[str, jax.Array] = struct.field(default_factory=dict)
+
+
+class ModelDefinition(ModelConfig):
+    """What a model's config adds to `ModelConfig`: how to build it and what it costs.
+
+    A model is one file: a dataclass that derives from this, and the Flax module that it builds. The module
+    is called as `module(rows, batch, train)` with `rows` as in `embedding.Rows` and returns an `Output`.
+    """
+
+    def module(self, schema: Schema, max_len: int) -> nn.Module:
+        """The Flax module for logs of this schema and histories of up to `max_len` events."""
+        raise NotImplementedError
+
+    def lookups(self, schema: Schema) -> tuple[embedding.Lookup, ...]:
+        """The embedding lookups it needs; every feature at `embedding_width` unless overridden."""
+        return embedding.feature_lookups(schema, self.embedding_width)
+
+    def flops_per_example(self, schema: Schema, max_len: int) -> float:
+        """Floating-point operations of one forward pass: matrix products as run, 2 per multiply-add."""
+        raise NotImplementedError
+
+    def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
+        """The same, counting only valid tokens and visible pairs; the mean over history `lengths` (n,)."""
+        raise NotImplementedError
+
+
+_REGISTRY: dict[str, type[ModelDefinition]] = {}
+
+
+def register(cls: type[ModelDefinition]) -> type[ModelDefinition]:
+    """Makes a config class, a dataclass with a default `name`, known as `--config.model.name=NAME`."""
+    _REGISTRY[cls.name] = cls
+    return cls
+
+
+def registered() -> dict[str, type[ModelDefinition]]:
+    """Model names to their config classes."""
+    return dict(_REGISTRY)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model for one schema: init and apply on whole batches.
+
+    Attributes:
+      config: the model's own config.
+      schema: the log's schema.
+      module: the Flax module that works on gathered rows.
+      lookups: what it reads from which table.
+      embedding_init: standard deviation of the tables' initial rows.
+    """
+
+    config: ModelDefinition
+    schema: Schema
+    module: nn.Module
+    lookups: tuple[embedding.Lookup, ...]
+    embedding_init: float
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        """Fresh variables {params, tables, batch_stats, constants}; only shapes of `batch` matter."""
+        table_key, module_key = jax.random.split(key)
+        tables = embedding.init_tables(table_key, self.lookups, self.embedding_init)
+        rows = embedding.gather(self.lookups, tables, batch)
+        variables = nn.meta.unbox(self.module.init(module_key, rows, batch, train=False))
+        return {"params": {}, "batch_stats": {}, "constants": {}, **variables, "tables": tables}
+
+    def logical_axes(self, batch: Batch) -> Variables:
+        """The logical axis names of every dense variable, a tree of `PartitionSpec` like `init`'s result."""
+
+        def dense(key: jax.Array) -> Variables:
+            tables = embedding.init_tables(key, self.lookups, self.embedding_init)
+            return self.module.init(key, embedding.gather(self.lookups, tables, batch), batch, train=False)
+
+        axes = nn.get_partition_spec(jax.eval_shape(dense, jax.random.key(0)))
+        return {"params": {}, "batch_stats": {}, "constants": {}, **axes}
+
+    def apply(self, variables: Variables, batch: Batch, train: bool = False, **kwargs: Any) -> Any:
+        """Scores a batch: an `Output`, or (`Output`, updates) if `mutable` is among `kwargs` (as in Flax)."""
+        rows = embedding.gather(self.lookups, variables["tables"], batch)
+        return self.apply_rows(variables, rows, batch, train=train, **kwargs)
+
+    def apply_rows(
+        self, variables: Variables, rows: embedding.Rows, batch: Batch, train: bool = False, **kwargs: Any
+    ) -> Any:
+        """The same on rows that were gathered already; `variables` needs no tables."""
+        dense = {name: value for name, value in variables.items() if name != "tables"}
+        return self.module.apply(dense, rows, batch, train=train, **kwargs)
+
+
+def build(config: Config, schema: Schema) -> Model:
+    """The model that `config.model` describes, for logs of `schema`.
+
+    Raises:
+      UserError: if the config is not of a registered model.
+    """
+    definition = config.model
+    if not isinstance(definition, ModelDefinition):
+        known = ", ".join(sorted(_REGISTRY))
+        raise UserError(f"config.model is a {type(definition).__name__}, expected a model: {known}")
+    return Model(
+        config=definition,
+        schema=schema,
+        module=definition.module(schema, config.data.max_len),
+        lookups=definition.lookups(schema),
+        embedding_init=config.optimizer.embedding_init,
+    )
