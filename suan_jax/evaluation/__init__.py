@@ -1,1 +1,1 @@
-
+"""Metrics, and the loop that computes them over a split."""

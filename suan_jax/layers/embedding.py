@@ -17,6 +17,9 @@ import jax.numpy as jnp
 from suan_jax.batch import Batch
 from suan_jax.schema import GROUPS, OOV, PAD, Schema
 
+ROW_MULTIPLE = 256
+"""Tables are padded to a multiple of this many rows, so that their shape does not depend on the mesh."""
+
 Rows = dict[str, dict[str, jax.Array]]
 """Group, then name of the lookup, to embeddings: (B, L, d), (B, M, d) or (B, d) by group, float32."""
 
@@ -52,8 +55,13 @@ def feature_lookups(schema: Schema, width: int) -> tuple[Lookup, ...]:
 
 
 def init_tables(key: jax.Array, lookups: Sequence[Lookup], scale: float) -> dict[str, jax.Array]:
-    """Tables of N(0, scale²) rows; the pad row and the out-of-vocabulary row start at zero."""
-    sizes = {lookup.table: (lookup.rows, lookup.width) for lookup in lookups}
+    """Tables of N(0, scale²) rows; the pad row and the out-of-vocabulary row start at zero.
+
+    A table has its number of ids, rounded up to `ROW_MULTIPLE`, as rows.
+    """
+    sizes = {
+        lookup.table: (-(-lookup.rows // ROW_MULTIPLE) * ROW_MULTIPLE, lookup.width) for lookup in lookups
+    }
     tables = {}
     for index, (name, shape) in enumerate(sorted(sizes.items())):
         rows = scale * jax.random.normal(jax.random.fold_in(key, index), shape, jnp.float32)

@@ -1,1 +1,1 @@
-
+"""State, optimizer, step, loop and checkpoints of a training run."""

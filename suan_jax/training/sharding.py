@@ -1,0 +1,112 @@
+"""Where arrays live: the device mesh, and the one table that says which axis is split over what."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from suan_jax.batch import Batch
+from suan_jax.config import MeshConfig
+from suan_jax.errors import UserError
+from suan_jax.models.model import Variables
+from suan_jax.training.state import TrainState
+
+RULES = {
+    "heads": "model",
+    "mlp": "model",
+    "embed": None,
+    "kv": None,
+    "vocab": None,
+    "layers": None,
+}
+"""Logical axis of a dense parameter to the mesh axis that splits it."""
+
+TABLE_ROWS = ("data", "model")
+"""Tables are split by rows over all devices."""
+
+
+def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh (data, model) over `devices`, all of them by default.
+
+    Raises:
+      UserError: if the sizes do not use every device exactly once.
+    """
+    devices = devices or jax.devices()
+    sizes = {"data": config.data, "model": config.model}
+    given = math.prod(size for size in sizes.values() if size != -1)
+    free = [name for name, size in sizes.items() if size == -1]
+    if len(free) == 1 and len(devices) % given == 0:
+        sizes[free[0]] = len(devices) // given
+    if math.prod(sizes.values()) != len(devices) or min(sizes.values()) < 1:
+        raise UserError(
+            f"config.mesh data={config.data}, model={config.model} does not fit {len(devices)} devices: "
+            "their product must be the number of devices, and at most one of them may be -1"
+        )
+    auto = (jax.sharding.AxisType.Auto,) * 2
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=auto, devices=devices)
+
+
+def _fit(mesh: Mesh, spec: PartitionSpec, shape: tuple[int, ...]) -> NamedSharding:
+    """A sharding by `spec`, whole along axes that the mesh does not divide."""
+
+    def divides(axes: str | tuple[str, ...] | None, size: int) -> bool:
+        names = (axes,) if isinstance(axes, str) else axes or ()
+        return size % math.prod(mesh.shape[name] for name in names) == 0
+
+    fitted = [axes if divides(axes, size) else None for axes, size in zip(spec, shape, strict=False)]
+    return NamedSharding(mesh, PartitionSpec(*fitted))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Batches are split by rows over the data axis."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def place_batch(mesh: Mesh, batch: Batch) -> Batch:
+    """Puts this process's rows of a NumPy batch on the devices, as one global batch."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch
+    )
+
+
+def state_sharding(
+    mesh: Mesh, abstract: TrainState, logical_axes: Variables, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """A tree of shardings like the state.
+
+    Args:
+      mesh: from `make_mesh`.
+      abstract: the state's shapes.
+      logical_axes: `Model.logical_axes`.
+      optimizer: the optimizer whose state mirrors the parameters.
+    """
+    whole = NamedSharding(mesh, PartitionSpec())
+    replicate = lambda tree: jax.tree.map(lambda _: whole, tree)  # noqa: E731
+    split_rows = lambda leaf: _fit(mesh, PartitionSpec(TABLE_ROWS), leaf.shape)  # noqa: E731
+
+    def dense(leaf: jax.ShapeDtypeStruct, spec: PartitionSpec) -> NamedSharding:
+        return _fit(mesh, PartitionSpec(*(RULES[axis] if axis else None for axis in spec)), leaf.shape)
+
+    params = jax.tree.map(dense, abstract.params, logical_axes["params"])
+    opt_state = optax.tree.map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        abstract.opt_state,
+        params,
+        transform_non_params=lambda _: whole,
+    )
+    return TrainState(
+        step=whole,
+        params=params,
+        batch_stats=replicate(abstract.batch_stats),
+        constants=replicate(abstract.constants),
+        opt_state=opt_state,
+        tables=jax.tree.map(split_rows, abstract.tables),
+        accumulators=jax.tree.map(split_rows, abstract.accumulators),
+        key=whole,
+    )

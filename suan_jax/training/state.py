@@ -1,0 +1,78 @@
+"""Everything a training run carries from step to step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from suan_jax.batch import Batch
+from suan_jax.models.model import Model, Variables
+from suan_jax.training.table_update import inference_table
+
+
+@struct.dataclass
+class TrainState:
+    """A run's state; a pytree, saved whole in each checkpoint.
+
+    Attributes:
+      step: () int32, steps taken.
+      params: the model's dense parameters.
+      batch_stats: running statistics.
+      constants: what the model drew at initialisation and never trains.
+      opt_state: the dense optimizer's state.
+      tables: table name to (rows, width) float32.
+      accumulators: table name to (rows,) float32, row-wise Adagrad's.
+      key: the run's random key.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    constants: Any
+    opt_state: Any
+    tables: dict[str, jax.Array]
+    accumulators: dict[str, jax.Array]
+    key: jax.Array
+
+    def dense_variables(self) -> Variables:
+        """The model's variables without its tables, for `Model.apply_rows`."""
+        return {"params": self.params, "batch_stats": self.batch_stats, "constants": self.constants}
+
+
+def init_state(
+    key: jax.Array,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    initial_accumulator: float,
+    batch: Batch,
+) -> TrainState:
+    """A run's first state. Only shapes of `batch` matter."""
+    init_key, run_key = jax.random.split(key)
+    variables = model.init(init_key, batch)
+    tables = variables["tables"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        constants=variables["constants"],
+        opt_state=optimizer.init(variables["params"]),
+        tables=tables,
+        accumulators={
+            name: jnp.full(table.shape[:1], initial_accumulator, jnp.float32)
+            for name, table in tables.items()
+        },
+        key=run_key,
+    )
+
+
+def inference_variables(state: TrainState, initial_accumulator: float) -> Variables:
+    """The model's variables as evaluation and serving use them; untrained rows read as unknown ids do."""
+    tables = {
+        name: inference_table(table, state.accumulators[name], initial_accumulator)
+        for name, table in state.tables.items()
+    }
+    return {**state.dense_variables(), "tables": tables}

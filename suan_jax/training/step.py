@@ -1,0 +1,127 @@
+"""One training step and one scoring step, compiled for a mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from suan_jax.batch import Batch
+from suan_jax.config import OptimizerConfig
+from suan_jax.layers import embedding
+from suan_jax.models.model import Model, Output, Variables
+from suan_jax.training.optimizer import Schedule, global_norm
+from suan_jax.training.sharding import batch_sharding
+from suan_jax.training.state import TrainState
+from suan_jax.training.table_update import adagrad_rows, distinct, read_rows
+
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def loss_terms(output: Output, batch: Batch) -> Metrics:
+    """The binary cross-entropy over valid candidates, and the auxiliary losses beside it."""
+    losses = optax.sigmoid_binary_cross_entropy(output.logits, batch.label)
+    valid = batch.candidate_mask
+    mean = jnp.sum(jnp.where(valid, losses, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
+    return {"log_loss": mean, **output.auxiliary}
+
+
+def train_step(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    config: OptimizerConfig,
+    factor: Schedule,
+    state: TrainState,
+    batch: Batch,
+) -> tuple[TrainState, Metrics]:
+    """Gradients of one batch, applied: dense parameters by `optimizer`, tables by row-wise Adagrad.
+
+    Returns:
+      The next state, and scalars: loss (all terms), log_loss and each auxiliary term, learning_rate,
+      grad_norm (dense gradients, before clipping).
+    """
+    ids = embedding.batch_ids(model.lookups, batch)
+    found = {name: distinct(ids[name], state.tables[name].shape[0]) for name in ids}
+    rows = {name: read_rows(state.tables[name], found[name].ids) for name in found}
+    key = jax.random.fold_in(state.key, state.step)
+
+    def loss(params: Any, rows: dict[str, jax.Array]) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        flat = {name: rows[name][found[name].position] for name in rows}
+        output, updates = model.apply_rows(
+            {**state.dense_variables(), "params": params},
+            embedding.batch_rows(model.lookups, batch, flat),
+            batch,
+            train=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
+        terms = loss_terms(output, batch)
+        return sum(terms.values()), (terms, updates)
+
+    (total, (terms, updates)), (dense_gradient, row_gradient) = jax.value_and_grad(
+        loss, argnums=(0, 1), has_aux=True
+    )(state.params, rows)
+
+    changes, opt_state = optimizer.update(dense_gradient, state.opt_state, state.params)
+    scale = factor(state.step)
+    updated = {
+        name: adagrad_rows(
+            state.tables[name],
+            state.accumulators[name],
+            found[name].ids,
+            row_gradient[name],
+            config.embedding_learning_rate * scale,
+        )
+        for name in found
+    }
+    next_state = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, changes),
+        batch_stats=updates.get("batch_stats", state.batch_stats),
+        opt_state=opt_state,
+        tables={name: table for name, (table, _) in updated.items()},
+        accumulators={name: accumulator for name, (_, accumulator) in updated.items()},
+    )
+    metrics = {
+        "loss": total,
+        **terms,
+        "learning_rate": config.learning_rate * scale,
+        "grad_norm": global_norm(dense_gradient),
+    }
+    return next_state, metrics
+
+
+def compile_train_step(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    config: OptimizerConfig,
+    factor: Schedule,
+    mesh: Mesh,
+    shardings: TrainState,
+) -> TrainStep:
+    """`train_step`, jitted for a mesh; the state it is given is donated."""
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        return train_step(model, optimizer, config, factor, state, batch)
+
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(
+        step,
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, whole),
+        donate_argnums=0,
+    )
+
+
+def compile_score(model: Model, mesh: Mesh) -> Callable[[Variables, Batch], jax.Array]:
+    """Scores a batch with `inference_variables`: logits (B, M) float32 on every device."""
+
+    def score(variables: Variables, batch: Batch) -> jax.Array:
+        return model.apply(variables, batch, train=False).logits
+
+    return jax.jit(score, out_shardings=NamedSharding(mesh, PartitionSpec()))

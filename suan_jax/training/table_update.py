@@ -1,0 +1,81 @@
+"""Embedding tables: read the rows a batch touches, and update those rows and no others.
+
+A dense optimizer would write every row at every step. Here the ids of a batch are made distinct, their rows
+are gathered, the loss is differentiated with respect to them, and row-wise Adagrad (one accumulator a row)
+writes them back in place:
+
+    accumulator[id] += mean(g²)
+    row[id]         -= learning_rate * g / sqrt(accumulator[id])
+
+Adagrad: Duchi et al., JMLR 2011; one accumulator per row: Naumov et al., arXiv 1906.00091. A row whose
+gradient is zero stays as it is, so a row's accumulator tells whether it was ever trained.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from suan_jax.schema import OOV
+
+
+class Distinct(NamedTuple):
+    """The distinct ids of a batch in one table.
+
+    Attributes:
+      ids: (u,) int32, each at most once; past the last one, the table's number of rows (out of range).
+      position: (n,) int32, where each of the n ids of the batch stands in `ids`.
+    """
+
+    ids: jax.Array
+    position: jax.Array
+
+
+def distinct(ids: jax.Array, num_rows: int) -> Distinct:
+    """Makes `ids` (n,) of a table of `num_rows` rows distinct; u = min(n, num_rows).
+
+    A table no larger than the batch's ids is taken whole: that needs no sort and gives the same update.
+    """
+    if num_rows <= ids.size:
+        return Distinct(jnp.arange(num_rows, dtype=jnp.int32), ids)
+    unique, position = jnp.unique(ids, size=ids.size, fill_value=num_rows, return_inverse=True)
+    return Distinct(unique, position.astype(jnp.int32))
+
+
+def read_rows(table: jax.Array, ids: jax.Array) -> jax.Array:
+    """Rows (u, width) of `table` (rows, width) at distinct `ids` (u,); zero where an id is out of range."""
+    return table.at[ids].get(mode="fill", fill_value=0.0, unique_indices=True)
+
+
+def adagrad_rows(
+    table: jax.Array,
+    accumulator: jax.Array,
+    ids: jax.Array,
+    gradient: jax.Array,
+    learning_rate: jax.Array | float,
+) -> tuple[jax.Array, jax.Array]:
+    """One row-wise Adagrad update.
+
+    Args:
+      table: (rows, width) float32.
+      accumulator: (rows,) float32, positive.
+      ids: (u,) int32 distinct ids; those out of range are skipped.
+      gradient: (u, width), the loss's gradient with respect to the rows at `ids`.
+      learning_rate: scalar.
+
+    Returns:
+      The new table and accumulator; in place when the arguments are donated.
+    """
+    squares = jnp.mean(jnp.square(gradient), axis=-1)
+    total = accumulator.at[ids].get(mode="fill", fill_value=1.0, unique_indices=True) + squares
+    step = learning_rate * gradient * jax.lax.rsqrt(total)[:, None]
+    table = table.at[ids].add(-step, mode="drop", unique_indices=True)
+    accumulator = accumulator.at[ids].add(squares, mode="drop", unique_indices=True)
+    return table, accumulator
+
+
+def inference_table(table: jax.Array, accumulator: jax.Array, initial: float) -> jax.Array:
+    """The table as evaluation reads it: rows never trained hold the out-of-vocabulary row instead."""
+    return jnp.where((accumulator > initial)[:, None], table, table[OOV]).at[0].set(0.0)
