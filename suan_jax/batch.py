@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+
+from suan_jax.schema import GROUPS, PAD, Schema
 
 HOURS_OF_WEEK = 168
 UNKNOWN_HOUR = HOURS_OF_WEEK  # the row of an hour-of-week table that an event without a time reads
@@ -69,3 +72,43 @@ def hour_of_week(batch: Batch, age: Array, timed: Array) -> Array:
     """
     hour = jnp.mod(batch.week_second[:, None] - jnp.mod(age, _WEEK), _WEEK) // 3600
     return jnp.where(timed, hour, UNKNOWN_HOUR)
+
+
+def blank_batch(schema: Schema, rows: int, max_len: int, candidates: int = 1) -> Batch:
+    """A batch of pads in NumPy: empty histories, masked candidates, all ids `PAD`.
+
+    Args:
+      schema: names and widths of the features.
+      rows: B.
+      max_len: L.
+      candidates: M.
+    """
+    leading = {
+        "history": (rows, max_len),
+        "candidate": (rows, candidates),
+        "profile": (rows,),
+        "context": (rows, candidates),
+    }
+    ids = {
+        group: {
+            feature.name: np.full(
+                leading[group] + ((feature.values,) if feature.values > 1 else ()), PAD, np.int32
+            )
+            for feature in schema.group(group)
+        }
+        for group in GROUPS
+    }
+    per_event, per_candidate = leading["history"], leading["candidate"]
+    return Batch(
+        **ids,
+        history_mask=np.zeros(per_event, bool),
+        history_age=np.zeros(per_event, np.int32),
+        history_timed=np.zeros(per_event, bool),
+        candidate_mask=np.zeros(per_candidate, bool),
+        candidate_age=np.zeros(per_candidate, np.int32),
+        visible=np.zeros(per_candidate, np.int32),
+        dense=np.zeros((*per_candidate, len(schema.dense)), np.float32),
+        week_second=np.zeros(rows, np.int32),
+        label=np.zeros(per_candidate, np.float32),
+        user=np.zeros(rows, np.int32),
+    )
