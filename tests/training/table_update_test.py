@@ -1,0 +1,60 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from suan_jax.training.table_update import adagrad_rows, distinct, inference_table, read_rows
+
+
+def dense_reference(table, accumulator, ids, gradient_per_id, learning_rate):
+    """Row-wise Adagrad with a gradient of the table's own size, in float64 NumPy."""
+    gradient = np.zeros(table.shape)
+    np.add.at(gradient, ids, gradient_per_id)
+    accumulator = accumulator + np.mean(gradient**2, -1)
+    return table - learning_rate * gradient / np.sqrt(accumulator)[:, None], accumulator
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(("rows", "n"), [(40, 200), (1000, 200), (200, 200), (5, 1), (1, 7)])
+def test_row_update_equals_dense_reference(rows, n):
+    random = np.random.default_rng(rows + n)
+    table = random.normal(size=(rows, 4)).astype(np.float32)
+    accumulator = random.uniform(0.1, 1.0, rows).astype(np.float32)
+    ids = (rows * random.uniform(size=n) ** 3).astype(np.int32)  # skewed: many repeats
+    weights = random.normal(size=(n, 4)).astype(np.float32)
+
+    @jax.jit
+    def update(table, accumulator, ids, weights):
+        found = distinct(ids, rows)
+        read = read_rows(table, found.ids)
+        loss = lambda read: jnp.sum(weights * read[found.position] ** 2)
+        return adagrad_rows(table, accumulator, found.ids, jax.grad(loss)(read), 0.1)
+
+    got = update(table, accumulator, ids, weights)
+    expected = dense_reference(table, accumulator, ids, 2 * weights * table[ids], 0.1)
+    np.testing.assert_allclose(got[0], expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got[1], expected[1], rtol=1e-5)
+
+
+def test_untouched_rows_keep_their_bits():
+    table = jnp.asarray(np.random.default_rng(0).normal(size=(1000, 3)), jnp.float32)
+    accumulator = jnp.full(1000, 0.1)
+    found = distinct(jnp.asarray([7, 7, 900]), 1000)
+    new_table, new_accumulator = adagrad_rows(table, accumulator, found.ids, jnp.ones((3, 3)), 0.1)
+    changed = np.flatnonzero(np.any(np.asarray(new_table != table), -1))
+    assert changed.tolist() == [7, 900]
+    assert np.flatnonzero(np.asarray(new_accumulator != accumulator)).tolist() == [7, 900]
+
+
+def test_distinct_ids_come_once_and_give_the_batch_back():
+    ids = jnp.asarray(np.random.default_rng(1).integers(0, 5000, 300), jnp.int32)
+    found = distinct(ids, 5000)
+    np.testing.assert_array_equal(found.ids[found.position], ids)
+    inside = np.asarray(found.ids)[np.asarray(found.ids) < 5000]
+    assert len(np.unique(inside)) == len(inside)
+
+
+def test_rows_never_trained_read_as_unknown():
+    table = jnp.arange(12.0).reshape(4, 3)
+    read = inference_table(table, jnp.asarray([0.1, 0.5, 0.1, 0.2]), 0.1)
+    np.testing.assert_array_equal(read, [[0, 0, 0], table[1], table[1], table[3]])
