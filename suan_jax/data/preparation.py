@@ -1,0 +1,243 @@
+"""Preparation: from a source's raw tables to a store, in memory that does not grow with the log."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+from rich.progress import Progress
+
+from suan_jax.data import blocking
+from suan_jax.data.block import SPLITS, Block
+from suan_jax.data.blocking import INDEX, RANK, SPLIT, Scale
+from suan_jax.data.preparation_summary import Summary
+from suan_jax.data.raw_log import ORDER, TEST, TIME, USER, RawLog, Table
+from suan_jax.data.store_writer import StoreWriter
+from suan_jax.data.vocabulary import Buckets, Encoder, HashedIds, Vocabulary, canonical, user_rank
+from suan_jax.errors import UserError
+from suan_jax.schema import Feature, Schema
+
+ROWS_PER_PARTITION = 2_000_000  # rows of users that are sorted and encoded in memory together
+
+_PARTITION = "_partition"
+_SEEN = "_seen"  # event: a train-period impression sees it; user: impressions in the train period
+_LAST = "_last"  # user: time of the last impression in the train period
+_SPLIT_INDEX = {name: index for index, name in enumerate(SPLITS)}
+
+
+def prepare(
+    raw: RawLog, out: str | Path, source: str, min_count: int = 2, console: Console | None = None
+) -> Summary:
+    """Writes a raw log to a store and prints what it holds.
+
+    Memory holds, per user, a few numbers and the profile; per vocabulary, its distinct values; per
+    impression, its time (8 bytes, once, for the cut of the validation split); and one partition of
+    `ROWS_PER_PARTITION` rows. All else streams through temporary files beside `out`, removed at the end
+    and on failure.
+
+    The train period is what lies before the test period, validation included. Vocabularies, quantiles,
+    means and deviations come from the impressions of the train period and from the events that one of
+    them sees: an id that training never reads is out of vocabulary, for its row would be untrained.
+
+    Args:
+      raw: the log, from a source.
+      out: directory of the new store.
+      source: name of the source, kept in the store.
+      min_count: occurrences below which a value is out of vocabulary, where its table does not say.
+      console: where to print; None prints to standard output.
+
+    Raises:
+      UserError: if `out` exists or a split is empty.
+    """
+    out = Path(out)
+    console = console or Console()
+    if out.exists():
+        raise UserError(f"--out={out} exists already, expected the path of a new store")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder,
+        Progress(console=console, disable=not console.is_terminal, transient=True) as progress,
+    ):
+        spill = Path(folder)
+        stage = progress.add_task("users", total=None)
+        users, validation_from = _users(raw, source)
+        events = raw.events.select(pl.len()).collect(engine="streaming").item()
+        rows = max(int(users["_count"].sum()), events)
+        partitions = min(-(-rows // ROWS_PER_PARTITION), users.height)
+        users = users.with_columns(pl.col(INDEX).floordiv(-(-users.height // partitions)).alias(_PARTITION))
+        partitions = users[_PARTITION].max() + 1
+        progress.update(stage, description="sorting rows to users")
+        _spill(raw, users, validation_from, spill)
+        progress.update(stage, description="vocabularies")
+        encoders, scales = _encoders(raw, spill, min_count)
+        schema = dataclasses.replace(
+            raw.schema, tables={name: encoder.size for name, encoder in encoders.items()}
+        )
+        summary = Summary(schema, dict(raw.notes))
+        progress.update(stage, description="blocks", total=partitions)
+        with StoreWriter(
+            out,
+            schema,
+            source=source,
+            vocabularies={
+                name: encoder.frame.select(pl.col("value").cast(pl.String).alias("raw"), "id", "count")
+                for name, encoder in encoders.items()
+                if isinstance(encoder, Vocabulary)
+            },
+            users=users.select(pl.col(INDEX).alias("index"), pl.col(USER).cast(pl.String).alias("raw")),
+            extra={
+                "min_count": min_count,
+                "dense": {name: dataclasses.asdict(scale) for name, scale in scales.items()},
+                "tables": {name: encoder.describe() for name, encoder in encoders.items()},
+            },
+        ) as writer:
+            for block in _blocks(raw, spill, partitions, schema, encoders, scales, progress, stage):
+                summary.add(block)
+                writer.write(block)
+    summary.print(console)
+    return summary
+
+
+def _users(raw: RawLog, source: str) -> tuple[pl.DataFrame, int]:
+    """The users with an impression, in rank order, and the first second of the validation split."""
+    train_time = pl.col(TIME).filter(~pl.col(TEST))
+    per_user = raw.impressions.group_by(USER).agg(
+        pl.len().alias("_count"), train_time.len().alias(_SEEN), train_time.max().alias(_LAST)
+    )
+    times = raw.impressions.filter(~pl.col(TEST)).select(TIME)
+    users, times = pl.collect_all([per_user, times], engine="streaming")
+    total, train = int(users["_count"].sum()), times.height
+    held_out = round(raw.validation * train)
+    for name, count in (("train", train - held_out), ("test", total - train)):
+        if count == 0:
+            raise UserError(
+                f"{source}: the {name} split is empty ({train} impressions before the test period, of "
+                f"which {held_out} for validation, and {total - train} in it), expected at least one"
+            )
+    if raw.validation > 0 and held_out == 0:
+        raise UserError(f"{source}: {raw.validation:g} of {train} train impressions leaves validation empty")
+    validation_from = np.iinfo(np.int64).max
+    if held_out:
+        validation_from = int(np.partition(times[TIME].to_numpy(), train - held_out)[train - held_out])
+    users = users.with_columns(pl.Series(RANK, user_rank(users[USER]))).sort(RANK, USER)
+    return users.with_row_index(INDEX).with_columns(pl.col(INDEX).cast(pl.Int64)), validation_from
+
+
+def _spill(raw: RawLog, users: pl.DataFrame, validation_from: int, spill: Path) -> None:
+    """Writes impressions, events and profiles, with their users' index, to one folder per partition."""
+    keys = users.lazy().select(USER, INDEX, RANK, _PARTITION, _SEEN, _LAST)
+    split = (
+        pl.when(pl.col(TEST))
+        .then(_SPLIT_INDEX["test"])
+        .when(pl.col(TIME) >= validation_from)
+        .then(_SPLIT_INDEX["validation"])
+        .otherwise(_SPLIT_INDEX["train"])
+    )
+    seen = (pl.col(_SEEN) > 0) & (pl.col(TIME).is_null() | (pl.col(TIME) < pl.col(_LAST)))
+    profiles = keys if raw.users is None else keys.join(raw.users, on=USER, how="left")
+    impressions = raw.impressions.join(keys.select(USER, INDEX, _PARTITION), on=USER)
+    frames = {
+        "impressions": impressions.with_columns(split.cast(pl.UInt8).alias(SPLIT)).drop(TEST, USER),
+        "events": raw.events.join(keys.drop(RANK), on=USER).with_columns(seen.alias(_SEEN)).drop(_LAST, USER),
+        "users": profiles.drop(_LAST, USER),
+    }
+    for name, frame in frames.items():
+        (spill / name).mkdir()
+        pl.LazyFrame(schema=frame.collect_schema()).sink_parquet(
+            spill / f"{name}.parquet"
+        )  # if all are empty
+        floats = [column for column, dtype in frame.collect_schema().items() if dtype.is_float()]
+        frame.with_columns(pl.col(floats).fill_nan(None) if floats else []).sink_parquet(
+            pl.PartitionBy(spill / name, key=_PARTITION, include_key=True),
+            compression="lz4",
+            maintain_order=False,
+        )
+
+
+def _scan(spill: Path, name: str, partition: int | None = None) -> pl.LazyFrame:
+    folder = spill / name if partition is None else spill / name / f"{_PARTITION}={partition}"
+    files = sorted(folder.rglob("*.parquet"))
+    return pl.scan_parquet([spill / f"{name}.parquet", *files], hive_partitioning=False)
+
+
+def _counts(frame: pl.LazyFrame, weight: pl.Expr, column: str, dtype: pl.DataType) -> pl.DataFrame:
+    """Distinct `value`s of a column, as `dtype`, and their `count`s, each row counted `weight` times."""
+    rows = frame.select(pl.col(column).alias("value"), weight.cast(pl.Int64).alias("count"))
+    if isinstance(frame.collect_schema()[column], pl.List):
+        rows = rows.explode("value")
+    rows = rows.drop_nulls("value").with_columns(pl.col("value").cast(dtype))
+    return rows.group_by("value").agg(pl.col("count").sum()).collect(engine="streaming")
+
+
+def _encoders(raw: RawLog, spill: Path, min_count: int) -> tuple[dict[str, Encoder], dict[str, Scale]]:
+    """Encoders of all tables, and scales of all dense columns, from the train period."""
+    impressions = _scan(spill, "impressions").filter(pl.col(SPLIT) != _SPLIT_INDEX["test"])
+    train: Mapping[str, tuple[pl.LazyFrame, pl.Expr]] = {
+        "history": (_scan(spill, "events").filter(pl.col(_SEEN)), pl.lit(1)),
+        "candidate": (impressions, pl.lit(1)),
+        "context": (impressions, pl.lit(1)),
+        # A profile counts once for each train impression of its user.
+        "profile": (_scan(spill, "users").filter(pl.col(_SEEN) > 0), pl.col(_SEEN)),
+    }
+    columns: dict[str, dict[tuple[str, str], Feature]] = {}
+    for group in train:
+        for feature in raw.schema.group(group):
+            columns.setdefault(feature.table, {})[group, feature.name] = feature
+    encoders = {}
+    for name, readers in sorted(columns.items()):
+        table = raw.tables.get(name, Table())
+        if table.hash_ids:
+            encoders[name] = HashedIds(name, table.hash_ids)
+            continue
+        types = {canonical(train[group][0].collect_schema()[column]) for group, column in readers}
+        integers = types == {pl.Int64()}
+        dtype = pl.Float64() if table.buckets else pl.Int64() if integers else pl.String()
+        parts = [_counts(*train[group], column, dtype) for group, column in readers]
+        counts = pl.concat(parts).group_by("value").agg(pl.col("count").sum())
+        if table.buckets:
+            encoders[name] = Buckets.build(counts, table.buckets)
+        else:
+            encoders[name] = Vocabulary.build(
+                counts, min_count if table.min_count is None else table.min_count
+            )
+    scales = {
+        name: _scale(_counts(*train["context"], name, pl.Float64()), name in raw.log1p)
+        for name in raw.schema.dense
+    }
+    return encoders, scales
+
+
+def _scale(counts: pl.DataFrame, log1p: bool) -> Scale:
+    ordered = counts.sort("value")  # sums in a fixed order are the same in every run
+    values, weights = blocking.squash(ordered["value"].to_numpy(), log1p), ordered["count"].to_numpy()
+    if not len(values):
+        return Scale(0.0, 1.0, log1p)
+    mean = float(np.average(values, weights=weights))
+    deviation = float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
+    return Scale(mean, deviation if deviation > 0 else 1.0, log1p)
+
+
+def _blocks(
+    raw: RawLog,
+    spill: Path,
+    partitions: int,
+    schema: Schema,
+    encoders: Mapping[str, Encoder],
+    scales: Mapping[str, Scale],
+    progress: Progress,
+    stage: int,
+) -> Iterator[Block]:
+    for partition in range(partitions):
+        users = _scan(spill, "users", partition).collect().sort(INDEX)
+        by_time = [INDEX, TIME, ORDER]  # nulls, the unknown times, sort first
+        impressions = _scan(spill, "impressions", partition).collect().sort(by_time)
+        events = _scan(spill, "events", partition).collect().sort(by_time)
+        yield from blocking.cut(
+            blocking.partition_block(users, impressions, events, schema, encoders, scales)
+        )
+        progress.advance(stage)

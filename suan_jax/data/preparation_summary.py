@@ -1,0 +1,125 @@
+"""What a preparation found: counts, splits, vocabularies."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from suan_jax.data.block import SPLITS, Block
+from suan_jax.schema import OOV, PAD, Schema
+
+_BLOCK_COLUMN = {"history": "event"}  # a block names this group otherwise
+
+
+@dataclasses.dataclass
+class Split:
+    """Impressions of one split: how many, how many clicked, and the first and last second."""
+
+    impressions: int = 0
+    clicks: int = 0
+    first: int | None = None
+    last: int | None = None
+
+    def add(self, time: np.ndarray, label: np.ndarray) -> None:
+        """Takes in some impressions."""
+        if len(time):
+            self.impressions += len(time)
+            self.clicks += int(label.sum())
+            low, high = int(time.min()), int(time.max())
+            self.first = low if self.first is None else min(self.first, low)
+            self.last = high if self.last is None else max(self.last, high)
+
+
+@dataclasses.dataclass
+class Summary:
+    """Running totals over the blocks of a log.
+
+    Attributes:
+      schema: the log's schema.
+      notes: further counts, from the source.
+      users: users with at least one impression.
+      events: events of these users.
+      untimed: events whose time is unknown.
+      splits: name to totals of the split.
+      values: table to how many values were read through it, missing ones excluded.
+      unknown: table to how many of these were out of vocabulary.
+    """
+
+    schema: Schema
+    notes: dict[str, int] = dataclasses.field(default_factory=dict)
+    users: int = 0
+    events: int = 0
+    untimed: int = 0
+    splits: dict[str, Split] = dataclasses.field(default_factory=lambda: {name: Split() for name in SPLITS})
+    values: dict[str, int] = dataclasses.field(default_factory=dict)
+    unknown: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def impressions(self) -> int:
+        """Impressions of all splits."""
+        return sum(split.impressions for split in self.splits.values())
+
+    def add(self, block: Block) -> None:
+        """Takes in a block."""
+        self.users += len(block.user)
+        self.events += len(block.event_time)
+        self.untimed += int((~block.event_timed).sum())
+        for index, name in enumerate(SPLITS):
+            rows = block.split == index
+            self.splits[name].add(block.time[rows], block.label[rows])
+        for group in ("history", "candidate", "profile", "context"):
+            columns = getattr(block, _BLOCK_COLUMN.get(group, group))
+            for feature in self.schema.group(group):
+                ids = columns[feature.name]
+                table = feature.table
+                self.values[table] = self.values.get(table, 0) + int((ids != PAD).sum())
+                self.unknown[table] = self.unknown.get(table, 0) + int((ids == OOV).sum())
+
+    def print(self, console: Console) -> None:
+        """Tables on a terminal, plain lines elsewhere."""
+        counts = {
+            "impressions": self.impressions,
+            "users": self.users,
+            "events": self.events,
+            "events without a time": self.untimed,
+            **self.notes,
+        }
+        self._section(console, ("count", "number"), [(name, f"{count:,}") for name, count in counts.items()])
+        splits = [
+            (name, f"{split.impressions:,}", _moment(split.first), _moment(split.last), _rate(split))
+            for name, split in self.splits.items()
+        ]
+        self._section(console, ("split", "impressions", "first (UTC)", "last (UTC)", "click rate"), splits)
+        tables = [
+            (name, f"{size:,}", f"{self.unknown.get(name, 0) / max(self.values.get(name, 0), 1):.2%}")
+            for name, size in self.schema.tables.items()
+        ]
+        self._section(console, ("vocabulary", "ids", "out of vocabulary"), tables)
+
+    @staticmethod
+    def _section(console: Console, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+        if console.is_terminal:
+            table = Table(header[0])
+            for name in header[1:]:
+                table.add_column(name, justify="right")
+            for row in rows:
+                table.add_row(*row)
+            console.print(table)
+            return
+        for row in rows:
+            fields = ", ".join(f"{name} {value}" for name, value in zip(header[1:], row[1:], strict=True))
+            console.print(f"{header[0]} {row[0]}: {fields}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _moment(seconds: int | None) -> str:
+    if seconds is None:
+        return "none"
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _rate(split: Split) -> str:
+    return f"{split.clicks / split.impressions:.4f}" if split.impressions else "none"
