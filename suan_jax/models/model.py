@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import struct
@@ -48,6 +49,24 @@ class ModelDefinition(ModelConfig):
     def lookups(self, schema: Schema) -> tuple[embedding.Lookup, ...]:
         """The embedding lookups it needs; every feature at `embedding_width` unless overridden."""
         return embedding.feature_lookups(schema, self.embedding_width)
+
+    def compute_dtype(self) -> jnp.dtype:
+        """The dtype of activations.
+
+        Raises:
+          UserError: if `dtype` names no dtype that models compute in.
+        """
+        if self.dtype not in ("float32", "bfloat16"):
+            raise UserError(f"config.model.dtype is {self.dtype!r}, expected float32 or bfloat16")
+        return jnp.dtype(self.dtype)
+
+    def across_time_refusal(self) -> str:
+        """Why one row cannot hold a user's candidates of different times; empty if their scores are exact.
+
+        Rows of one request are always exact. A caller that packs across time asks first: a traced batch
+        does not show what it was packed from.
+        """
+        return f"{self.name} may let a history state depend on the candidate or on its time"
 
     def flops_per_example(self, schema: Schema, max_len: int) -> float:
         """Floating-point operations of one forward pass: matrix products as run, 2 per multiply-add."""

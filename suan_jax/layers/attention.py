@@ -1,0 +1,72 @@
+"""Softmax attention, and the projections around it."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+MASKED = -1e30  # finite, so that a row of masked scores alone has no NaN, forward or backward
+
+
+def attention(
+    q_BxTxHxDh: jax.Array,
+    k_BxSxHxDh: jax.Array,
+    v_BxSxHxDh: jax.Array,
+    bias_BxTxS: jax.Array | None,
+    mask_BxTxS: jax.Array,
+) -> jax.Array:
+    """softmax(q kᵀ / sqrt(Dh) + bias) v, the softmax in float32 over the keys that `mask` allows.
+
+    Args:
+      q_BxTxHxDh: queries.
+      k_BxSxHxDh: keys.
+      v_BxSxHxDh: values.
+      bias_BxTxS: added to the scores of every head, or None.
+      mask_BxTxS: True where a query sees a key; the T axis may be 1.
+
+    Returns:
+      (B, T, H, Dh) in the dtype of `v`; exactly zero for a query that sees no key.
+    """
+    scale = q_BxTxHxDh.shape[-1] ** -0.5
+    score_BxHxTxS = jnp.einsum(
+        "bthd,bshd->bhts", q_BxTxHxDh * scale, k_BxSxHxDh, preferred_element_type=jnp.float32
+    )
+    if bias_BxTxS is not None:
+        score_BxHxTxS = score_BxHxTxS + bias_BxTxS[:, None].astype(jnp.float32)
+    weight_BxHxTxS = jax.nn.softmax(jnp.where(mask_BxTxS[:, None], score_BxHxTxS, MASKED), axis=-1)
+    out_BxTxHxDh = jnp.einsum("bhts,bshd->bthd", weight_BxHxTxS.astype(v_BxSxHxDh.dtype), v_BxSxHxDh)
+    return jnp.where(mask_BxTxS.any(-1)[:, :, None, None], out_BxTxHxDh, 0)
+
+
+class MultiHeadAttention(nn.Module):
+    """Projections around `attention`, all without bias: D to H heads and back.
+
+    Attributes:
+      heads: H; divides D.
+      dtype: dtype of the products.
+    """
+
+    heads: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x_BxTxD: jax.Array, y_BxSxC: jax.Array, bias_BxTxS: jax.Array | None, mask_BxTxS: jax.Array
+    ) -> jax.Array:
+        """Queries from `x`, keys and values from `y`; returns (B, T, D)."""
+        width = x_BxTxD.shape[-1]
+
+        def heads(name: str, z: jax.Array) -> jax.Array:
+            init = nn.initializers.lecun_normal(in_axis=0, out_axis=(1, 2))
+            shape = (z.shape[-1], self.heads, width // self.heads)
+            init = nn.with_logical_partitioning(init, ("embed", "heads", "kv"))
+            kernel = self.param(name, init, shape, jnp.float32)
+            return jnp.einsum("btc,chd->bthd", z.astype(self.dtype), kernel.astype(self.dtype))
+
+        q, k, v = heads("query", x_BxTxD), heads("key", y_BxSxC), heads("value", y_BxSxC)
+        out_BxTxHxDh = attention(q, k, v, bias_BxTxS, mask_BxTxS)
+        init = nn.initializers.lecun_normal(in_axis=(0, 1), out_axis=2)
+        init = nn.with_logical_partitioning(init, ("heads", "kv", "embed"))
+        kernel = self.param("out", init, (self.heads, width // self.heads, width), jnp.float32)
+        return jnp.einsum("bthd,hdc->btc", out_BxTxHxDh, kernel.astype(self.dtype))

@@ -1,0 +1,87 @@
+"""Relative biases of attention scores, and the table lookup that makes their gradient cheap."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from suan_jax.batch import Batch
+from suan_jax.layers import masking, time_buckets
+
+
+@jax.custom_vjp
+def lookup(table: jax.Array, bins: jax.Array) -> jax.Array:
+    """table[bins], with a gradient that scatters into private bins.
+
+    The plain gradient adds millions of values into a few hundred addresses, one after another: seconds on a
+    GPU. Here each index of the leading axes of `bins` has bins of its own, and a sum over them follows.
+
+    Args:
+      table: (n,) or (n, width) float32.
+      bins: (..., K) int32 in 0..n − 1; others are clipped.
+
+    Returns:
+      (..., K) or (..., K, width) float32.
+    """
+    return jnp.take(table, bins, axis=0, mode="clip")
+
+
+def _lookup_forward(table, bins):
+    return lookup(table, bins), (table, bins)
+
+
+def _lookup_backward(residual, gradient):
+    table, bins = residual
+    size, width = table.shape[0], table.shape[1:]
+    rows = bins.size // bins.shape[-1]
+    own = jnp.arange(rows, dtype=jnp.int32)[:, None] * size
+    index = own + jnp.clip(bins.reshape(rows, bins.shape[-1]), 0, size - 1)
+    values = gradient.astype(jnp.float32).reshape(bins.size, *width)
+    private = jax.ops.segment_sum(values, index.ravel(), rows * size)
+    return private.reshape(rows, size, *width).sum(0).astype(table.dtype), None
+
+
+lookup.defvjp(_lookup_forward, _lookup_backward)
+
+
+class PositionBias(nn.Module):
+    """w[back_i − back_j + n − 1] on positions counted back from the candidate, 2n − 1 N(0, 0.02²).
+
+    Attributes:
+      max_tokens: n = max_len + 1, from the config and never from the padded length.
+    """
+
+    max_tokens: int
+
+    @nn.compact
+    def __call__(self, batch: Batch) -> jax.Array:
+        """The bias of every visible pair of tokens, (B, T, T) float32."""
+        size = 2 * self.max_tokens - 1
+        table = self.param("table", _table_init(), (size,), jnp.float32)
+        order = masking.token_order(batch)
+        length = batch.history_mask.shape[1]
+
+        def between(query: jax.Array, key: jax.Array) -> jax.Array:
+            return lookup(table, key[..., None, :] - query[..., :, None] + self.max_tokens - 1)
+
+        # Differences between history slots are the same in every row: one small lookup serves them all.
+        slots = jnp.arange(length, dtype=jnp.int32)
+        events = jnp.broadcast_to(between(slots, slots), (order.shape[0], length, length))
+        unseen = jnp.zeros((order.shape[0], length, order.shape[1] - length))  # no event sees a candidate
+        candidates = between(order[:, length:], order)
+        return jnp.concatenate([jnp.concatenate([events, unseen], axis=2), candidates], axis=1)
+
+
+class TimeBias(nn.Module):
+    """w[bucket(|t_i − t_j|)], 129 buckets and one for an unknown time, weights from N(0, 0.02²)."""
+
+    @nn.compact
+    def __call__(self, batch: Batch) -> jax.Array:
+        """The bias of every pair of tokens, (B, T, T) float32."""
+        table = self.param("table", _table_init(), (time_buckets.NUM_BUCKETS + 1,), jnp.float32)
+        return lookup(table, time_buckets.pair_buckets(masking.token_age(batch), masking.token_timed(batch)))
+
+
+def _table_init():
+    return nn.with_logical_partitioning(nn.initializers.normal(0.02), (None,))

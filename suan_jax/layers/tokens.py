@@ -1,0 +1,102 @@
+"""From gathered rows to the token sequence of a sequential model: history first, then the candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from suan_jax.batch import HOURS_OF_WEEK, Batch, hour_of_week
+from suan_jax.layers import masking
+from suan_jax.layers.bias import lookup
+from suan_jax.layers.dense import Dense
+from suan_jax.layers.embedding import Rows
+from suan_jax.schema import PAD, Schema
+
+
+def shared_names(schema: Schema) -> tuple[str, ...]:
+    """Features that history and candidate both have, in the order of `schema.history`."""
+    candidate = {feature.name for feature in schema.candidate}
+    return tuple(feature.name for feature in schema.history if feature.name in candidate)
+
+
+def candidate_only_names(schema: Schema) -> tuple[str, ...]:
+    """Features of the candidate that history lacks, in the order of `schema.candidate`."""
+    history = {feature.name for feature in schema.history}
+    return tuple(feature.name for feature in schema.candidate if feature.name not in history)
+
+
+def concat(rows: dict[str, jax.Array], names: Iterable[str]) -> jax.Array:
+    """The named embeddings side by side, along the last axis."""
+    return jnp.concatenate([rows[name] for name in names], axis=-1)
+
+
+def aligned_features(schema: Schema, rows: Rows) -> jax.Array:
+    """Each token's F history features side by side, (B, T, F·d); zero where a candidate lacks one."""
+    names = [feature.name for feature in schema.history]
+    history = concat(rows["history"], names)
+    like = rows["candidate"][schema.item]
+    candidate = {name: rows["candidate"].get(name, jnp.zeros_like(like)) for name in names}
+    return jnp.concatenate([history, concat(candidate, names)], axis=1)
+
+
+def profile_tokens(schema: Schema, rows: Rows, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """The P profile features as tokens: (B, P, d), and (B, P) bool, False where the value is missing."""
+    names = [feature.name for feature in schema.profile]
+    size = batch.history_mask.shape[0]
+    if not names:
+        width = rows["candidate"][schema.item].shape[-1]
+        return jnp.zeros((size, 0, width)), jnp.zeros((size, 0), bool)
+    known = [(batch.profile[name] != PAD).reshape(size, -1).any(-1) for name in names]
+    return jnp.stack([rows["profile"][name] for name in names], axis=1), jnp.stack(known, axis=1)
+
+
+class TokenEmbedding(nn.Module):
+    """Features, hour of the week and, where asked for, position, summed into states of width D.
+
+    The F history features side by side, a Dense to D if D is not F·d; the candidate's own features through a
+    Dense to D; Dense(emb(hour of the week)) of each token's own time, with a row for "unknown"; and a learned
+    position counted back from the candidate (rows of one request only).
+
+    Attributes:
+      schema: the log's schema.
+      width: D.
+      hour_width: width of the hour embedding.
+      positions: rows of the position table, max_len + 1; 0 for a model without absolute positions.
+      dtype: dtype of the products and the result.
+    """
+
+    schema: Schema
+    width: int
+    hour_width: int
+    positions: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, rows: Rows, batch: Batch) -> jax.Array:
+        """The tokens of a batch, (B, T, D)."""
+
+        def dense(name: str) -> Dense:
+            return Dense(self.width, (None, "embed"), dtype=self.dtype, name=name)
+
+        def table(name: str, size: int, width: int, axes: tuple[str | None, ...]) -> jax.Array:
+            init = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
+            return self.param(name, init, (size, width), jnp.float32)
+
+        x_BxTxD = aligned_features(self.schema, rows).astype(self.dtype)
+        if x_BxTxD.shape[-1] != self.width:
+            x_BxTxD = dense("project")(x_BxTxD)
+        own = candidate_only_names(self.schema)
+        if own:
+            own_BxMxD = dense("candidate")(concat(rows["candidate"], own))
+            x_BxTxD += jnp.pad(own_BxMxD, ((0, 0), (batch.history_mask.shape[1], 0), (0, 0)))
+        hours = hour_of_week(batch, masking.token_age(batch), masking.token_timed(batch))
+        hour_table = table("hour_table", HOURS_OF_WEEK + 1, self.hour_width, (None, None))
+        x_BxTxD += dense("hour")(lookup(hour_table, hours))
+        if self.positions:
+            back = masking.seen_length(batch)[:, None] - masking.token_order(batch)
+            position_table = table("position_table", self.positions, self.width, (None, "embed"))
+            x_BxTxD += lookup(position_table, back).astype(self.dtype)
+        return x_BxTxD

@@ -1,0 +1,269 @@
+"""SUAN, the Stacked Unified Attention Network (RecSys 2025, arXiv 2508.15326).
+
+A behaviour is one token, the concatenation of its F feature embeddings (D = F·d); the candidate is the last
+token; the P profile features are tokens of width d beside the sequence. One Unified Attention Block, in which
+each residual starts at the norm's output:
+
+    x0 = RMSNorm1(x)
+    x1 = RMSNorm2(SelfAttention(x0) + x0)
+    c  = CrossAttention(q = x1, kv = profile)
+    f  = DualAlignment(x1, c)
+    x2 = RMSNorm3(f + x1)
+    y  = SwiGLU(x2) + x2
+
+Self-attention is causal, softmax(q kᵀ / sqrt(Dh) + B_pos + B_time), with
+B_pos[i, j] = w_pos[i − j + T − 1] on positions counted back from the candidate and
+B_time[i, j] = w_time[bucket(|t_i − t_j|)]: one scalar for all heads and all layers. A block has about
+15.75·D² + 26·D parameters. The last state of a candidate goes to the shared head.
+
+From the released code: the tokens, the block, its norms, masks, biases and initial values, SwiGLU of hidden
+3·D, the head, the pool over all tokens (`pool = "all"`), BatchNorm on the logit (`batch_norm_logit`), and
+grade 0: 2 layers, 2 heads, d = 8.
+This project's decisions: `pool = "history"` by default, so that one request's candidates share the states of
+their history, and "causal", so that candidates of different times can; cross-attention scaled by 1/sqrt(Dh) (the
+release divides by sqrt(P)) and masked where a profile value is missing; the token's time as hour of the week;
+one more row for unknown times; a Dense where D is not F·d; no BatchNorm on the logit by default; the grades.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from suan_jax.batch import Batch
+from suan_jax.errors import UserError
+from suan_jax.layers import masking
+from suan_jax.layers.alignment import POOLS, DualAlignment
+from suan_jax.layers.attention import MultiHeadAttention
+from suan_jax.layers.bias import PositionBias, TimeBias
+from suan_jax.layers.embedding import Rows
+from suan_jax.layers.feed_forward import SwiGLU
+from suan_jax.layers.head import Head, head_macs
+from suan_jax.layers.norms import RMSNorm
+from suan_jax.layers.packing import one_candidate_per_row
+from suan_jax.layers.tokens import TokenEmbedding, candidate_only_names, profile_tokens
+from suan_jax.models.model import ModelDefinition, Output, register
+from suan_jax.schema import Schema
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Layers, D (None: F·d, the features side by side) and H."""
+
+    layers: int
+    width: int | None
+    heads: int
+
+
+# This project's own grades: the paper's table is not public. Body parameters from 5e4 to 1e9.
+GRADES = (
+    Size(2, None, 2),  # the released size
+    Size(2, 128, 4),
+    Size(4, 256, 4),
+    Size(8, 512, 8),
+    Size(12, 1024, 16),
+    Size(16, 2048, 16),
+)
+
+
+@register
+@dataclasses.dataclass
+class Suan(ModelDefinition):
+    """SUAN's settings; sizes that are None come from `GRADES[grade]`.
+
+    Attributes:
+      layers: blocks.
+      width: D; None at grade 0 is F·d.
+      heads: H; divides D.
+      pool: what dual alignment pools over: "history", "all" (as released) or "causal".
+      absolute_position: whether tokens carry a learned position; False lets rows hold candidates of
+        different times.
+      position_bias: whether B_pos exists.
+      time_bias: whether B_time exists.
+      rms_norm: whether the norms exist.
+      batch_norm_logit: whether BatchNorm follows the logit.
+      remat: whether blocks are computed again in the backward pass, to save memory.
+    """
+
+    name: str = "suan"
+    layers: int | None = None
+    width: int | None = None
+    heads: int | None = None
+    pool: str = "history"
+    absolute_position: bool = True
+    position_bias: bool = True
+    time_bias: bool = True
+    rms_norm: bool = True
+    batch_norm_logit: bool = False
+    remat: bool = False
+
+    def size(self, schema: Schema) -> Size:
+        """The sizes of this model for logs of `schema`, none of them None.
+
+        Raises:
+          UserError: if a setting is out of its range.
+        """
+        if self.grade not in range(len(GRADES)):
+            raise UserError(f"config.model.grade is {self.grade}, expected 0 to {len(GRADES) - 1}")
+        grade = GRADES[self.grade]
+        features = len(schema.history) * self.embedding_width
+        layers = grade.layers if self.layers is None else self.layers
+        width = (grade.width or features) if self.width is None else self.width
+        heads = grade.heads if self.heads is None else self.heads
+        for name, value in (("layers", layers), ("width", width), ("heads", heads)):
+            if value < 1:
+                raise UserError(f"config.model.{name} is {value}, expected at least 1")
+        if width % heads:
+            raise UserError(f"config.model.heads is {heads}, expected a divisor of the width, {width}")
+        return Size(layers, width, heads)
+
+    def module(self, schema: Schema, max_len: int) -> nn.Module:
+        """See `ModelDefinition`."""
+        if self.pool not in POOLS:
+            raise UserError(f"config.model.pool is {self.pool!r}, expected one of {', '.join(POOLS)}")
+        return SuanModule(self, schema, self.size(schema), max_len, self.compute_dtype())
+
+    def across_time_refusal(self) -> str:
+        """See `ModelDefinition`."""
+        if self.pool != "causal":
+            return f"config.model.pool is {self.pool!r}, whose history states depend on the candidate's time"
+        if self.absolute_position:
+            return "config.model.absolute_position is True, and positions are counted back from the candidate"
+        return ""
+
+    def flops_per_example(self, schema: Schema, max_len: int) -> float:
+        """See `ModelDefinition`."""
+        return 2.0 * self._macs(schema, max_len + 1, (max_len + 1) ** 2)
+
+    def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
+        """See `ModelDefinition`."""
+        tokens = np.asarray(lengths, np.float64) + 1
+        return 2.0 * float(np.mean(self._macs(schema, tokens, tokens * (tokens + 1) / 2)))
+
+    def _macs(self, schema: Schema, tokens: np.ndarray | int, pairs: np.ndarray | int) -> np.ndarray | int:
+        """Multiply-adds of an example with one candidate, of so many tokens and attended pairs."""
+        size, row, profiles = self.size(schema), self.embedding_width, len(schema.profile)
+        features, width = len(schema.history) * row, size.width
+        embedding = tokens * row * width + len(candidate_only_names(schema)) * row * width
+        if width != features:
+            embedding = embedding + tokens * features * width
+        squeezed = max(width // 4, 1)
+        pooled = tokens if self.pool == "causal" else 1
+        block = tokens * 4 * width**2 + 2 * pairs * width  # self-attention
+        if profiles:
+            block = block + tokens * 2 * width**2 + 2 * profiles * row * width + 2 * tokens * profiles * width
+        block = block + 3 * pooled * width * squeezed + tokens * 9 * width**2  # alignment, SwiGLU
+        return embedding + size.layers * block + head_macs(schema, width, row, self.head)
+
+
+class UnifiedAttentionBlock(nn.Module):
+    """One block of the module docstring, in the form that `nn.scan` takes.
+
+    Attributes:
+      heads: H.
+      pool: see `Suan`.
+      rms_norm: see `Suan`.
+      dtype: dtype of the products.
+    """
+
+    heads: int
+    pool: str
+    rms_norm: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BxTxD: jax.Array,
+        bias_BxTxT: jax.Array | None,
+        mask_BxTxT: jax.Array,
+        profile_BxPxd: jax.Array,
+        profile_mask_BxP: jax.Array,
+        batch: Batch,
+    ) -> tuple[jax.Array, None]:
+        """The next states of the tokens, and nothing to stack."""
+
+        def norm(index: int, x: jax.Array) -> jax.Array:
+            return RMSNorm(name=f"norm_{index}")(x) if self.rms_norm else x
+
+        attend = MultiHeadAttention(self.heads, self.dtype, name="attention")
+        x0 = norm(1, x_BxTxD)
+        x1 = norm(2, attend(x0, x0, bias_BxTxT, mask_BxTxT) + x0)
+        c = jnp.zeros_like(x1)
+        if profile_BxPxd.shape[1]:
+            cross = MultiHeadAttention(self.heads, self.dtype, name="cross_attention")
+            c = cross(x1, profile_BxPxd, None, profile_mask_BxP[:, None, :])
+        f = DualAlignment(self.pool, self.dtype, name="alignment")(x1, c, batch)
+        x2 = norm(3, f + x1)
+        return SwiGLU(3 * x2.shape[-1], self.dtype, name="feed_forward")(x2) + x2, None
+
+
+class SuanModule(nn.Module):
+    """SUAN on gathered rows.
+
+    Attributes:
+      config: the settings.
+      schema: the log's schema.
+      size: the settings' sizes for that schema.
+      max_len: longest history.
+      dtype: dtype of activations.
+    """
+
+    config: Suan
+    schema: Schema
+    size: Size
+    max_len: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, rows: Rows, batch: Batch, train: bool) -> Output:
+        """Logits of every candidate."""
+        config = self.config
+        if config.pool == "all" and batch.candidate_mask.shape[1] > 1:
+            states_NxTxD = self._states(*one_candidate_per_row(rows, batch))
+            state_BxMxD = states_NxTxD[:, -1].reshape(*batch.candidate_mask.shape, -1)
+        else:
+            state_BxMxD = self._states(rows, batch)[:, batch.history_mask.shape[1] :]
+        momentum = config.batch_norm_momentum
+        head = Head(self.schema, config.head, momentum, config.batch_norm_logit, self.dtype, name="head")
+        return Output(head(state_BxMxD, rows, batch, train))
+
+    def _states(self, rows: Rows, batch: Batch) -> jax.Array:
+        """The last states of all tokens, (B, T, D)."""
+        config, size = self.config, self.size
+        max_tokens = self.max_len + 1
+        x_BxTxD = TokenEmbedding(
+            self.schema,
+            size.width,
+            config.embedding_width,
+            max_tokens if config.absolute_position else 0,
+            self.dtype,
+            name="tokens",
+        )(rows, batch)
+        biases = []
+        if config.position_bias:
+            biases.append(PositionBias(max_tokens, name="position_bias")(batch))
+        if config.time_bias:
+            biases.append(TimeBias(name="time_bias")(batch))
+        # Outside the scan: one bias serves every layer, and is differentiated once.
+        bias_BxTxT = sum(biases).astype(self.dtype) if biases else None
+        block = UnifiedAttentionBlock
+        if config.remat:
+            block = nn.remat(block, prevent_cse=False)  # a scan keeps the two computations apart by itself
+        blocks = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast,) * 5,
+            length=size.layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(size.heads, config.pool, config.rms_norm, self.dtype, name="blocks")
+        profile_BxPxd, profile_mask_BxP = profile_tokens(self.schema, rows, batch)
+        mask_BxTxT = masking.visibility(batch)
+        return blocks(
+            x_BxTxD, bias_BxTxT, mask_BxTxT, profile_BxPxd.astype(self.dtype), profile_mask_BxP, batch
+        )[0]
