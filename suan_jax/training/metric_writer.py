@@ -1,0 +1,116 @@
+"""metrics.jsonl: one JSON object per logged step, each step once whatever kills and resumes a run."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from suan_jax.errors import UserError
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON has it: NumPy and JAX scalars as numbers, NaN and infinities as None."""
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; a last line that a kill cut short is left out.
+
+    Raises:
+      UserError: if another line is not a JSON object with a step.
+    """
+    rows = []
+    # What follows the last line break is empty, or was cut short.
+    for number, line in enumerate(path.read_text().split("\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+            row["step"] + 0
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} line {number} is {line[:80]!r}, expected an object with a step"
+            ) from error
+        rows.append(row)
+    return rows
+
+
+class MetricWriter:
+    """Appends rows to metrics.jsonl in a work directory, and to TensorBoard if tensorboardX is installed.
+
+    A step may have one training row and one evaluation row per split; a row that stands already is not
+    written again, so repeating the end of a finished run changes nothing. Write the rows of a step before
+    its checkpoint: a row that is lost between the two is not made up for.
+    """
+
+    def __init__(self, workdir: Path, resume_step: int | None = None) -> None:
+        """Opens the file of `workdir`, which must exist.
+
+        Args:
+          workdir: the run's work directory.
+          resume_step: step that the run goes on from; rows of later steps are dropped, as the run will
+            write them again. None starts the file afresh.
+
+        Raises:
+          UserError: if the file that stands is not one of metrics.
+        """
+        self._path = Path(workdir) / "metrics.jsonl"
+        resumed = resume_step is not None and self._path.exists()
+        rows = [row for row in read_metrics(self._path) if row["step"] <= resume_step] if resumed else []
+        self._written = {(row["step"], row.get("split")) for row in rows}
+        temporary = self._path.with_name("metrics.jsonl.tmp")
+        with temporary.open("w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)
+        self._file = self._path.open("a")
+        self._board = _tensorboard(Path(workdir) / "tensorboard", resume_step)
+
+    def write(self, step: int, **values: Any) -> None:
+        """Appends a row; `split`, if among the values, makes it an evaluation row.
+
+        Args:
+          step: the step.
+          **values: numbers and strings; what is not finite is written as null.
+
+        Raises:
+          OSError: if the disk is full, naming the file.
+        """
+        key = (int(step), values.get("split"))
+        if key in self._written:
+            return
+        self._written.add(key)
+        row = {"step": key[0], **{name: plain(value) for name, value in values.items()}}
+        try:
+            self._file.write(json.dumps(row, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
+        if self._board is not None:
+            prefix = values.get("split", "train")
+            for name, value in row.items():
+                if name != "step" and isinstance(value, (int, float)):
+                    self._board.add_scalar(f"{prefix}/{name}", value, key[0])
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _tensorboard(directory: Path, resume_step: int | None) -> Any:
+    """A SummaryWriter, or None without the package."""
+    try:
+        package = importlib.import_module("tensorboardX")
+    except ImportError:
+        return None
+    # TensorBoard forgets what stands from here on: the run writes it again.
+    first = 0 if resume_step is None else resume_step + 1
+    return package.SummaryWriter(str(directory), purge_step=first)
