@@ -1,5 +1,10 @@
 """What ends a job with one sentence instead of a traceback."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """A mistake in what the user gave: a file, a column, a field, a value.
@@ -18,3 +23,8 @@ class Preempted(Exception):
     """
 
     exit_code = 75
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The one of the `known` names that `name` was most likely meant to be; empty if none is known."""
+    return next(iter(difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)), "")

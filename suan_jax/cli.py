@@ -1,0 +1,122 @@
+"""What every launch file shares: flags, help, and how a job ends.
+
+A job that ends for a reason that its user can mend prints one sentence and no traceback. Exit codes: 0 done,
+2 a mistake of the user or a full disk, 75 preempted (repeat the command to go on), 130 interrupted from the
+keyboard, 1 anything else, with a traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import inspect
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
+
+from absl import app, flags
+
+from suan_jax.errors import Preempted, UserError, nearest
+
+_HELP = ("--help", "-help", "-h", "-?", "--helpshort")
+_INTERRUPTED = 128 + 2  # what a shell reports of a process that SIGINT ended
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_ILLEGAL = re.compile(r"flag --(?P<name>[^=]+)=(?P<value>.*?): (?P<reason>.*)", re.DOTALL)
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
+    """Parses flags, calls `main` with the program's name, and exits with its exit code (None is 0)."""
+    try:
+        app.run(main, flags_parser=_parse_flags)
+    except UserError as error:
+        _end(f"error: {error}", error.exit_code)
+    except Preempted as error:
+        _end(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _end("interrupted", _INTERRUPTED)
+    except Exception as error:
+        if not (place := _full_disk(error)):
+            raise
+        _end(f"error: {place}: free some space and repeat the command", UserError.exit_code)
+
+
+def _end(sentence: str, code: int) -> NoReturn:
+    print(" ".join(sentence.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _full_disk(error: BaseException | None) -> str:
+    """Says which disk is full if that is what `error`, or what it arose from, comes down to; else empty."""
+    while error is not None:
+        number, name = getattr(error, "errno", None), getattr(error, "filename", None)
+        for code in _FULL:
+            # Libraries in C++ report only the text.
+            if number == code or os.strerror(code) in str(error):
+                return f"cannot write {name}: {os.strerror(code)}" if name else os.strerror(code)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the command line; absl's own parser would print its usage."""
+    if any(argument in _HELP for argument in argv[1:]):
+        print(_help(argv[0]))
+        sys.exit(0)
+    with translated_flag_errors(flags.FLAGS):
+        rest = flags.FLAGS(argv)
+    if len(rest) > 1:
+        raise UserError(f"{rest[1]!r} is not expected here: every argument is a flag, --NAME=VALUE")
+    return rest
+
+
+def _help(program: str) -> str:
+    """The launch file's docstring and its own flags."""
+    lines = [inspect.cleandoc(sys.modules["__main__"].__doc__ or ""), "", "Flags:"]
+    for flag in flags.FLAGS.get_key_flags_for_module(program):
+        shown = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}=VALUE"
+        plain = isinstance(flag.default, (int, float, str)) and flag.default != ""
+        text = f"{flag.help} (default: {flag.default})" if plain else flag.help
+        lines += [f"  {shown}", textwrap.indent(textwrap.fill(text, 96), " " * 6)]
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def translated_flag_errors(flag_values: flags.FlagValues) -> Iterator[None]:
+    """Turns absl's complaints about flags into a `UserError` that says what was expected."""
+    try:
+        yield
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(_unknown_flag(error.flagname, flag_values)) from error
+    except flags.IllegalFlagValueError as error:
+        raise UserError(_illegal_value(error, flag_values)) from error
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+
+
+def _unknown_flag(name: str, flag_values: flags.FlagValues) -> str:
+    root = name.partition(".")[0]
+    if root != name and root in flag_values:
+        return f"--{name} changes a value of --{root}, which is missing: give --{root}=FILE before it"
+    own = [flag.name for flag in flag_values.get_key_flags_for_module(sys.argv[0])]
+    near = nearest(name, own or flag_values)
+    return f"--{name} is not a flag" + (f", the nearest is --{near}" if near else "")
+
+
+def _illegal_value(error: flags.IllegalFlagValueError, flag_values: flags.FlagValues) -> str:
+    match = _ILLEGAL.match(str(error))
+    if not match or match["name"] not in flag_values:
+        return str(error)
+    name, value, reason = match.groups()
+    flag = flag_values[name]
+    if error.__context__ is None:  # a validator's complaint, not a parser's
+        return f"--{name} is missing: {flag.help}" if flag.value is None else f"--{name}={value}: {reason}"
+    if isinstance(flag.parser, flags.EnumParser):
+        expected = "one of " + ", ".join(flag.parser.enum_values)
+    else:
+        expected = flag.parser.syntactic_help or f"a value of type {flag.flag_type()}"
+    # A field of a config is named as errors about configs name it elsewhere.
+    shown = name if name.startswith("config.") else f"--{name}"
+    return f"{shown} is {value!r}, expected {expected}"

@@ -1,0 +1,117 @@
+"""Whether a config's values make sense: types first, then ranges, each complaint naming the field."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from suan_jax.config import Config
+from suan_jax.data.block import SPLITS
+from suan_jax.errors import UserError
+
+_POSITIVE = (
+    "data.max_len data.window data.threads data.synthetic.users data.synthetic.events "
+    "data.synthetic.impressions data.synthetic.items model.embedding_width train.batch_size "
+    "train.eval_batch_size train.log_every checkpoint.every checkpoint.keep "
+    "optimizer.embedding_initial_accumulator"
+).split()
+_NOT_NEGATIVE = (
+    "data.synthetic.seed model.grade optimizer.learning_rate optimizer.warmup optimizer.weight_decay "
+    "optimizer.clip optimizer.embedding_learning_rate optimizer.embedding_init train.steps train.seed "
+    "train.eval_every"
+).split()
+_SHARES = ("data.train_fraction", "data.negative_rate")
+_CHOICES = {
+    "data.train_on": ("train", "train+validation"),
+    "data.fraction_by": ("user", "time"),
+    "model.dtype": ("float32", "bfloat16"),
+    "optimizer.schedule": ("constant", "cosine", "linear"),
+    "train.eval_split": SPLITS,
+    "checkpoint.best": ("", "auc", "gauc", "log_loss"),
+}
+
+
+@functools.cache
+def field_types(cls: type) -> dict[str, Any]:
+    """A dataclass's fields and their types, with annotations resolved."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted name, value and type of every field that is not itself a dataclass with fields."""
+    for name, kind in field_types(type(config)).items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value, kind
+
+
+def type_name(kind: Any) -> str:
+    """A type as one writes it: int, tuple[int, ...], int | None."""
+    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a field of type `kind` may hold `value`; an int is a float, a bool is no number."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in args)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if len(args) == 2 and args[1] is Ellipsis:
+            return all(_fits(item, args[0]) for item in value)
+        return len(value) == len(args) and all(map(_fits, value, args))
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    return isinstance(value, origin or kind)
+
+
+def validate(config: Config) -> None:
+    """Checks every value of a config that can be checked without the log and the devices.
+
+    Raises:
+      UserError: naming the first field that is wrong, its value, and what was expected.
+    """
+    values = {}
+    for name, value, kind in leaves(config):
+        if not _fits(value, kind):
+            _refuse(name, value, type_name(kind))
+        values[name] = value
+
+    def check(names: Iterable[str], holds: Callable[[Any], bool], expected: str) -> None:
+        for name in names:
+            if not holds(values[name]):
+                _refuse(name, values[name], expected)
+
+    check(_POSITIVE, lambda value: 0 < value < math.inf, "a positive number")
+    check(_NOT_NEGATIVE, lambda value: 0 <= value < math.inf, "a number that is not negative")
+    check(_SHARES, lambda value: 0 < value <= 1, "a share in (0, 1]")
+    check(["model.batch_norm_momentum"], lambda value: 0 <= value < 1, "a share in [0, 1)")
+    check(["model.head"], lambda widths: all(width > 0 for width in widths), "positive widths")
+    check(["mesh.data", "mesh.model"], lambda size: size == -1 or size > 0, "a positive number or -1")
+    for name, known in _CHOICES.items():
+        check([name], known.__contains__, "one of " + ", ".join(map(repr, known)))
+    if not config.train.steps:
+        check(["train.epochs"], lambda value: 0 < value < math.inf, "a positive number, as train.steps is 0")
+    if config.mesh.data == config.mesh.model == -1:
+        _refuse("mesh.model", -1, "a positive number, as mesh.data is -1 already")
+    for pattern, _ in config.optimizer.multipliers:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            _refuse("optimizer.multipliers", pattern, f"a regular expression ({error})")
+
+
+def _refuse(name: str, value: Any, expected: str) -> typing.NoReturn:
+    raise UserError(f"config.{name} is {value!r}, expected {expected}")
