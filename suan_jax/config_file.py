@@ -24,7 +24,7 @@ from suan_jax.cli import translated_flag_errors
 from suan_jax.config import Config, ModelConfig
 from suan_jax.config_check import field_types, leaves, type_name, validate
 from suan_jax.config_dict import model_class
-from suan_jax.errors import Preempted, UserError, nearest
+from suan_jax.errors import UserError, nearest
 
 # The flag belongs to the launch file that defines it, whose --help shows it.
 flags.disclaim_key_flags()
@@ -47,6 +47,8 @@ def load(argument: str) -> Config:
         something that is not a `Config`.
     """
     path, _, arguments = argument.partition(":")
+    if not path:
+        raise UserError(f"--config={argument} names no file, expected FILE[:key=value,...]")
     path = str(Path(path))
     get_config = _get_config(Path(path))
     keywords = _keywords(path, get_config, arguments)
@@ -61,9 +63,9 @@ def _get_config(path: Path) -> Callable[..., Any]:
     try:
         source = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        known = {str(file) for file in path.parent.glob("*.py")} if path.parent.is_dir() else set()
-        hint = f", the nearest is {nearest(str(path), known)}" if known else ""
         reason = getattr(error, "strerror", None) or "it is not text"
+        near = nearest(str(path), map(str, path.parent.glob("*.py")))
+        hint = f", the nearest is {near}" if near and not path.exists() else ""
         raise UserError(f"config file {str(path)!r} cannot be read: {reason}{hint}") from error
     # Dataclasses look their module up by name; no bytecode is kept, which may be stale.
     module = types.ModuleType(f"config_file_{path.stem}")
@@ -80,7 +82,7 @@ def _attempt(path: str, what: str, function: Callable[[], Any]) -> Any:
     """Calls into a config file; a failure names the line."""
     try:
         return function()
-    except (UserError, Preempted):
+    except UserError:
         raise
     except Exception as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
@@ -135,6 +137,8 @@ def _overrides(argv: Sequence[str]) -> dict[str, str | None]:
 
 def _parse(argv: Sequence[str], argument: str) -> Config:
     """`load`, made ready for the overrides of `argv`: models swapped, names checked, types resolved."""
+    if sum(bool(_CONFIG.match(text)) for text in argv) > 1:
+        raise UserError("--config is given more than once, expected one config file")
     config, overrides = load(argument), _overrides(argv)
     for name, value in overrides.items():
         holder, _, last = name.rpartition(".")

@@ -138,6 +138,13 @@ def test_a_missing_config_is_one_sentence():
     )
 
 
+def test_an_empty_or_a_second_config_is_one_sentence(study, tmp_path):
+    assert "names no file" in _refusal(["--config="])
+    argv = [f"--config={study}", f"--config={study}", "--config.train.steps=3"]
+    assert "given more than once" in _refusal(argv)
+    assert _refusal([f"--config={tmp_path}"]).endswith("Is a directory")
+
+
 def test_an_override_before_the_file_is_one_sentence(study):
     assert "--config" in _refusal(["--config.train.steps=3", f"--config={study}"])
 
