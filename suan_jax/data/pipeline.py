@@ -1,0 +1,227 @@
+"""From a log to batches: an endless shuffled stream to train on, one ordered pass to evaluate.
+
+Every batch is a function of (seed, step) alone: a resumed run sees what the uninterrupted one would have, and
+P processes that each assemble their rows of a batch see together what one process sees.
+"""
+
+from __future__ import annotations
+
+import collections
+import sys
+import threading
+from collections.abc import Callable, Hashable
+from concurrent import futures
+from typing import Generic, TypeVar
+
+import grain
+import numpy as np
+
+from suan_jax.config import DataConfig
+from suan_jax.data.assembly import EvaluationBatch, Window, assemble, concatenate, join
+from suan_jax.data.block import Log
+from suan_jax.data.selection import Examples, Selection, select, train_selection
+from suan_jax.errors import UserError
+
+_EVALUATION_WINDOW = 8  # nothing is mixed, so few blocks at a time will do
+_AHEAD = 8  # batches assembled before they are asked for, so that a step seldom waits for a window
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+def train_iterator(
+    log: Log,
+    data: DataConfig,
+    batch_size: int,
+    seed: int,
+    shard_index: int = 0,
+    shard_count: int = 1,
+) -> grain.DatasetIterator:
+    """An endless iterator of training batches, `Batch` of NumPy arrays, that can be saved and set back.
+
+    Args:
+      log: where examples come from.
+      data: which of them, how long their histories are, and how they are shuffled.
+      batch_size: B over all processes.
+      seed: seed of the order.
+      shard_index: which process this is.
+      shard_count: number of processes; each gets its contiguous share of every batch's rows.
+
+    Returns:
+      The iterator. Its `get_state()` is one number, the step; `set_state` continues there.
+
+    Raises:
+      UserError: if a setting is out of range, or leaves no example.
+    """
+    examples = select(log, train_selection(data))
+    source = Batches(examples, batch_size, data, seed, shard_index, shard_count)
+    dataset = grain.MapDataset.source(source).map(lambda item: item.batch)
+    return iter(dataset.to_iter_dataset(_read_options(data)))
+
+
+def evaluation_batches(
+    log: Log,
+    split: str,
+    batch_size: int,
+    max_len: int,
+    shard_index: int = 0,
+    shard_count: int = 1,
+) -> grain.IterDataset:
+    """One pass over a split, whole and in store order, as `EvaluationBatch`es of NumPy arrays.
+
+    Args:
+      log: where examples come from.
+      split: one of `SPLITS`.
+      batch_size: B over all processes, in every batch; in the last, rows without an example are zero and
+        their `candidate_mask` is False.
+      max_len: L.
+      shard_index: which process this is.
+      shard_count: number of processes; each gets its contiguous share of every batch's rows.
+
+    Raises:
+      UserError: if the split is unknown or empty.
+    """
+    examples = select(log, Selection((split,)))
+    data = DataConfig(max_len=max_len, window=_EVALUATION_WINDOW)
+    source = Batches(examples, batch_size, data, None, shard_index, shard_count)
+    return grain.MapDataset.source(source).to_iter_dataset(_read_options(data))
+
+
+class Batches:
+    """Batches by step, a source for `grain.MapDataset.source`.
+
+    With a seed, examples form an endless sequence of epochs. An epoch permutes the blocks, reads
+    `data.window` consecutive ones together, and permutes the examples of each such window. Batch `step`
+    holds the positions [step · B, (step + 1) · B) of that sequence, over the ends of windows and epochs, so
+    each epoch has each example exactly once. Without a seed there is one epoch, in store order, padded to
+    whole batches.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        data: DataConfig,
+        seed: int | None,
+        shard_index: int = 0,
+        shard_count: int = 1,
+    ):
+        """A source that has read nothing yet.
+
+        Args:
+          examples: what to batch.
+          batch_size: B over all processes.
+          data: `max_len`, `window` and `threads` are read.
+          seed: seed of the order, or None for one pass in store order.
+          shard_index: which process this is.
+          shard_count: number of processes.
+
+        Raises:
+          UserError: if a batch does not divide evenly over the processes, or a setting is below 1.
+        """
+        for name in ("max_len", "window"):
+            if getattr(data, name) < 1:
+                raise UserError(f"data.{name} is {getattr(data, name)}, expected at least 1")
+        if batch_size < 1 or batch_size % shard_count:
+            raise UserError(
+                f"the batch size is {batch_size}, expected a positive multiple of the {shard_count} processes"
+            )
+        self._examples, self._max_len, self._window = examples, data.max_len, data.window
+        self._batch_size, self._seed = batch_size, seed
+        self._rows = batch_size // shard_count
+        self._first_row = shard_index * self._rows
+        self._blocks = np.flatnonzero(examples.counts)
+        # Each thread may be in a window of its own, and one more where a batch straddles two.
+        self._windows = _Cache(self._load_window, capacity=data.threads + 1)
+        self._orders = _Cache(self._make_order, capacity=2)
+
+    def __len__(self) -> int:
+        """Number of batches; without end for training."""
+        if self._seed is not None:
+            return sys.maxsize // self._batch_size
+        return -(-self._examples.total // self._batch_size)
+
+    def __getitem__(self, step: int) -> EvaluationBatch:
+        """The rows of this process in batch `step`."""
+        start = step * self._batch_size + self._first_row
+        stop = start + self._rows
+        if self._seed is None:
+            stop = min(stop, self._examples.total)
+        parts, position = [], start
+        while position < stop:
+            part = self._read(position, stop - position)
+            parts.append(part)
+            position += len(part.user)
+        if not parts:  # all of this process's rows lie behind the last example
+            parts.append(self._read(0, 0))
+        return concatenate(parts, self._rows)
+
+    def _read(self, position: int, count: int) -> EvaluationBatch:
+        """Up to `count` examples from `position` on, all of one window."""
+        epoch, offset = divmod(position, self._examples.total)
+        _, starts = self._orders(epoch)
+        number = int(np.searchsorted(starts, offset, side="right")) - 1
+        window, rows = self._windows((epoch, number))
+        first = offset - int(starts[number])
+        return assemble(window, rows[first : first + count], self._max_len)
+
+    def _make_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The blocks of an epoch in the order they are read, and the offset at which each window starts."""
+        blocks = self._blocks
+        if self._seed is not None:
+            blocks = np.random.default_rng((self._seed, epoch)).permutation(blocks)
+        sizes = np.add.reduceat(self._examples.counts[blocks], np.arange(0, len(blocks), self._window))
+        return blocks, np.cumsum(sizes) - sizes
+
+    def _load_window(self, key: tuple[int, int]) -> tuple[Window, np.ndarray]:
+        """A window and its examples' rows in the order they are handed out."""
+        epoch, number = key
+        order, _ = self._orders(epoch)
+        blocks, rows, offset = [], [], 0
+        for index in order[number * self._window : (number + 1) * self._window].tolist():
+            block = self._examples.log.block(index)
+            kept = self._examples.rows(index, block)
+            if len(kept) != self._examples.counts[index]:
+                raise UserError(
+                    f"block {index} of {self._examples.log} has {len(kept)} examples, "
+                    f"expected the {self._examples.counts[index]} that its counts tell"
+                )
+            blocks.append(block)
+            rows.append(kept + offset)
+            offset += len(block.time)
+        shown = np.concatenate(rows)
+        if self._seed is not None:
+            # NumPy seeds (s, e) and (s, e, 0) alike, hence the 1.
+            shown = np.random.default_rng((self._seed, epoch, number + 1)).permutation(shown)
+        return join(blocks), shown
+
+
+class _Cache(Generic[Key, Value]):
+    """Remembers what `make` made for the keys used last; makes each once, however many threads ask."""
+
+    def __init__(self, make: Callable[[Key], Value], capacity: int):
+        self._make, self._capacity = make, capacity
+        self._lock = threading.Lock()
+        self._made: collections.OrderedDict[Key, futures.Future[Value]] = collections.OrderedDict()
+
+    def __call__(self, key: Key) -> Value:
+        with self._lock:
+            made = self._made.get(key)
+            missing = made is None
+            if missing:
+                made = self._made[key] = futures.Future()
+                if len(self._made) > self._capacity:
+                    self._made.popitem(last=False)
+            self._made.move_to_end(key)
+        if missing:
+            try:
+                made.set_result(self._make(key))
+            except BaseException as error:
+                with self._lock:
+                    self._made.pop(key, None)
+                made.set_exception(error)
+        return made.result()
+
+
+def _read_options(data: DataConfig) -> grain.ReadOptions:
+    return grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=max(_AHEAD, data.threads))

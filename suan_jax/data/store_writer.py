@@ -1,0 +1,220 @@
+"""Writes a store: blocks in, a directory out that exists only once it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from suan_jax.data.block import SPLITS, Block
+from suan_jax.data.checks import check_block
+from suan_jax.data.encoding import encode_block
+from suan_jax.errors import UserError
+from suan_jax.schema import Schema
+
+if TYPE_CHECKING:  # polars is needed by preparation alone
+    import polars as pl
+
+FORMAT = "suan-store"
+VERSION = 1
+_SHARD_BYTES = 256 << 20  # before compression
+
+
+class StoreWriter:
+    """A context manager that writes blocks into a new store.
+
+    Everything goes to a hidden sibling of `path`, which is renamed to `path` when the `with` block ends
+    cleanly and removed when it raises. A store is
+
+      schema.json           format, version, source, schema, shards, counts and ranks per block, statistics
+      shard-*.array_record  blocks, two records each: impressions, then events
+      vocabulary/*.parquet  per table: raw (string), id, count
+      users.parquet         index to raw user id, where given
+      checksums.json        the size of every file, and the CRC-32 of every record and other file
+
+    CRC-32 because it guards against damage, not malice: zlib's is the fastest hash of the standard library
+    (3 GiB/s here, against 1.5 for SHA-1 and 0.7 for BLAKE2b), so that reading can always check.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        schema: Schema,
+        *,
+        source: str,
+        vocabularies: Mapping[str, pl.DataFrame | os.PathLike] | None = None,
+        users: pl.DataFrame | os.PathLike | None = None,
+        extra: Mapping[str, Any] | None = None,
+        shard_bytes: int = _SHARD_BYTES,
+    ):
+        """A writer that has made nothing yet.
+
+        Args:
+          path: the store's directory, which must not exist.
+          schema: what the blocks hold.
+          source: name of the source, kept in schema.json.
+          vocabularies: table name to columns `raw` (string), `id` and `count`, or to a Parquet file of them.
+          users: columns `index` and `raw`, or a Parquet file of them.
+          extra: JSON-ready settings of the preparation, kept in schema.json.
+          shard_bytes: a shard is closed once it holds as many, before compression.
+
+        Raises:
+          UserError: if `path` exists, or a vocabulary is of no table of the schema.
+        """
+        self._path = pathlib.Path(path)
+        if self._path.exists():
+            raise UserError(f"{self._path} exists already: remove it or choose another directory")
+        self._schema, self._source = schema, source
+        self._vocabularies, self._users = dict(vocabularies or {}), users
+        self._extra, self._shard_bytes = dict(extra or {}), shard_bytes
+        for table in self._vocabularies:
+            if table not in schema.tables:
+                raise UserError(
+                    f"vocabulary {table!r} is of no table, expected one of {sorted(schema.tables)}"
+                )
+        self._partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.partial")
+        self._shard: ArrayRecordWriter | None = None
+        self._shard_size = 0
+        self._records: list[list[int]] = []  # per shard, the checksums of its records
+        self._ranks: list[tuple[float, float]] = []
+        self._counts: dict[str, list[int]] = {split: [] for split in SPLITS}
+        self._totals = {split: dict.fromkeys(("impressions", "clicks", "sequences"), 0) for split in SPLITS}
+        self._times: dict[str, list[int]] = {split: [] for split in SPLITS}
+        self._sequences = self._events = 0
+
+    def __enter__(self) -> StoreWriter:
+        self._partial.mkdir(parents=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
+        try:
+            self._close_shard()
+            if kind is None:
+                self._finish()
+        finally:
+            shutil.rmtree(self._partial, ignore_errors=True)
+
+    def write(self, block: Block) -> None:
+        """Appends a block.
+
+        Raises:
+          UserError: if it breaks a promise of `Block`, or its ranks do not follow the last block's.
+        """
+        place = f"block {len(self._ranks)} of {self._source}"
+        check_block(self._schema, block, place)
+        if self._ranks and block.rank[0] < self._ranks[-1][1]:
+            raise UserError(f"{place}: expected ranks from {self._ranks[-1][1]} on, got {block.rank[0]}")
+        if self._shard is None:
+            name = self._partial / _partial_shard(len(self._records))
+            self._shard = ArrayRecordWriter(str(name), "group_size:1,zstd:1")
+            self._shard_size = 0
+            self._records.append([])
+        for record in encode_block(self._schema, block):
+            self._shard.write(record)
+            self._records[-1].append(zlib.crc32(record))
+            self._shard_size += len(record)
+        if self._shard_size >= self._shard_bytes:
+            self._close_shard()
+        self._count(block)
+
+    def _count(self, block: Block) -> None:
+        self._ranks.append((float(block.rank[0]), float(block.rank[-1])))
+        self._sequences += len(block.user)
+        self._events += len(block.event_time)
+        sequence = np.repeat(np.arange(len(block.user)), np.diff(block.impression_offsets))
+        for index, split in enumerate(SPLITS):
+            chosen = block.split == index
+            count = int(chosen.sum())
+            self._counts[split].append(count)
+            if count:
+                self._totals[split]["impressions"] += count
+                self._totals[split]["clicks"] += int(block.label[chosen].sum())
+                self._totals[split]["sequences"] += len(np.unique(sequence[chosen]))
+                times = (*self._times[split], int(block.time[chosen].min()), int(block.time[chosen].max()))
+                self._times[split] = [min(times), max(times)]
+
+    def _close_shard(self) -> None:
+        if self._shard is not None:
+            self._shard.close()
+            self._shard = None
+
+    def _finish(self) -> None:
+        if not self._ranks:
+            raise UserError(f"{self._source} gave no block, expected at least one user")
+        shards, total = [], len(self._records)
+        for index, records in enumerate(self._records):
+            name = f"shard-{index:05d}-of-{total:05d}.array_record"
+            (self._partial / _partial_shard(index)).rename(self._partial / name)
+            shards.append({"name": name, "blocks": len(records) // 2})
+        self._write_tables()
+        (self._partial / "schema.json").write_text(json.dumps(self._description(shards), indent=1))
+        files = {}
+        for file in sorted(self._partial.rglob("*")):
+            if file.is_file():
+                files[file.relative_to(self._partial).as_posix()] = {"bytes": file.stat().st_size}
+        for shard, records in zip(shards, self._records, strict=True):
+            files[shard["name"]]["records"] = records
+        for name, entry in files.items():
+            if "records" not in entry:
+                entry["crc32"] = zlib.crc32((self._partial / name).read_bytes())
+        (self._partial / "checksums.json").write_text(json.dumps({"files": files}))
+        for file in (*self._partial.rglob("*"), self._partial):
+            _sync(file)
+        try:
+            self._partial.rename(self._path)
+        except OSError as error:
+            raise UserError(
+                f"{self._path} was made by another program meanwhile: {error.strerror}"
+            ) from error
+        _sync(self._path.parent)
+
+    def _write_tables(self) -> None:
+        (self._partial / "vocabulary").mkdir()
+        for table, frame in self._vocabularies.items():
+            _write_frame(frame, self._partial / "vocabulary" / f"{table}.parquet")
+        if self._users is not None:
+            _write_frame(self._users, self._partial / "users.parquet")
+
+    def _description(self, shards: list[dict]) -> dict:
+        statistics: dict[str, Any] = {"sequences": self._sequences, "events": self._events}
+        for split, totals in self._totals.items():
+            rate = totals["clicks"] / totals["impressions"] if totals["impressions"] else None
+            first, last = self._times[split] or (None, None)
+            statistics[split] = {**totals, "click_rate": rate, "first_time": first, "last_time": last}
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "source": self._source,
+            "time_unit": "seconds since 1970-01-01 UTC",
+            "schema": self._schema.to_dict(),
+            "statistics": statistics,
+            "extra": self._extra,
+            "shards": shards,
+            "blocks": {"counts": self._counts, "ranks": self._ranks},
+        }
+
+
+def _partial_shard(index: int) -> str:
+    return f"shard-{index:05d}.partial"
+
+
+def _write_frame(frame: pl.DataFrame | os.PathLike, target: pathlib.Path) -> None:
+    if isinstance(frame, str | os.PathLike):
+        shutil.copyfile(frame, target)
+    else:
+        frame.write_parquet(target)
+
+
+def _sync(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
