@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from rich.console import Console
-from rich.progress import Progress
 
 from suan_jax.data import blocking
 from suan_jax.data.block import SPLITS, Block
@@ -20,7 +19,8 @@ from suan_jax.data.raw_log import ORDER, TEST, TIME, USER, RawLog, Table
 from suan_jax.data.store_writer import StoreWriter
 from suan_jax.data.vocabulary import Buckets, Encoder, HashedIds, Vocabulary, canonical, user_rank
 from suan_jax.errors import UserError
-from suan_jax.schema import Feature, Schema
+from suan_jax.progress import progress
+from suan_jax.schema import Schema
 
 ROWS_PER_PARTITION = 2_000_000  # rows of users that are sorted and encoded in memory together
 
@@ -55,56 +55,63 @@ def prepare(
       UserError: if `out` exists or a split is empty.
     """
     out = Path(out)
-    console = console or Console()
     if out.exists():
         raise UserError(f"--out={out} exists already, expected the path of a new store")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder,
-        Progress(console=console, disable=not console.is_terminal, transient=True) as progress,
-    ):
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         spill = Path(folder)
-        stage = progress.add_task("users", total=None)
         users, validation_from = _users(raw, source)
-        events = raw.events.select(pl.len()).collect(engine="streaming").item()
-        rows = max(int(users["_count"].sum()), events)
-        partitions = min(-(-rows // ROWS_PER_PARTITION), users.height)
-        users = users.with_columns(pl.col(INDEX).floordiv(-(-users.height // partitions)).alias(_PARTITION))
-        partitions = users[_PARTITION].max() + 1
-        progress.update(stage, description="sorting rows to users")
         _spill(raw, users, validation_from, spill)
-        progress.update(stage, description="vocabularies")
         encoders, scales = _encoders(raw, spill, min_count)
-        schema = dataclasses.replace(
-            raw.schema, tables={name: encoder.size for name, encoder in encoders.items()}
-        )
+        sizes = {name: encoder.size for name, encoder in encoders.items()}
+        schema = dataclasses.replace(raw.schema, tables=sizes)
         summary = Summary(schema, dict(raw.notes))
-        progress.update(stage, description="blocks", total=partitions)
-        with StoreWriter(
-            out,
-            schema,
-            source=source,
-            vocabularies={
-                name: encoder.frame.select(pl.col("value").cast(pl.String).alias("raw"), "id", "count")
-                for name, encoder in encoders.items()
-                if isinstance(encoder, Vocabulary)
-            },
-            users=users.select(pl.col(INDEX).alias("index"), pl.col(USER).cast(pl.String).alias("raw")),
-            extra={
-                "min_count": min_count,
-                "dense": {name: dataclasses.asdict(scale) for name, scale in scales.items()},
-                "tables": {name: encoder.describe() for name, encoder in encoders.items()},
-            },
-        ) as writer:
-            for block in _blocks(raw, spill, partitions, schema, encoders, scales, progress, stage):
-                summary.add(block)
-                writer.write(block)
+        partitions = int(users[_PARTITION].max()) + 1
+        with (
+            _writer(out, source, schema, users, encoders, scales, min_count) as writer,
+            progress(partitions, "writing blocks") as done,
+        ):
+            for partition in range(partitions):
+                for block in _blocks(spill, partition, schema, encoders, scales):
+                    summary.add(block)
+                    writer.write(block)
+                done.advance()
     summary.print(console)
     return summary
 
 
+def _writer(
+    out: Path,
+    source: str,
+    schema: Schema,
+    users: pl.DataFrame,
+    encoders: Mapping[str, Encoder],
+    scales: Mapping[str, Scale],
+    min_count: int,
+) -> StoreWriter:
+    vocabularies = {name: encoder for name, encoder in encoders.items() if isinstance(encoder, Vocabulary)}
+    return StoreWriter(
+        out,
+        schema,
+        source=source,
+        vocabularies={
+            name: vocabulary.frame.select(pl.col("value").cast(pl.String).alias("raw"), "id", "count")
+            for name, vocabulary in vocabularies.items()
+        },
+        users=users.select(pl.col(INDEX).alias("index"), pl.col(USER).cast(pl.String).alias("raw")),
+        extra={
+            "min_count": min_count,
+            "dense": {name: dataclasses.asdict(scale) for name, scale in scales.items()},
+            "tables": {name: encoder.describe() for name, encoder in encoders.items()},
+        },
+    )
+
+
 def _users(raw: RawLog, source: str) -> tuple[pl.DataFrame, int]:
-    """The users with an impression, in rank order, and the first second of the validation split."""
+    """The users with an impression, in rank order, and the first second of the validation split.
+
+    Columns: `_user`, `_count`, `_seen`, `_last`, `_rank`, `_index`, `_partition`.
+    """
     train_time = pl.col(TIME).filter(~pl.col(TEST))
     per_user = raw.impressions.group_by(USER).agg(
         pl.len().alias("_count"), train_time.len().alias(_SEEN), train_time.max().alias(_LAST)
@@ -125,7 +132,11 @@ def _users(raw: RawLog, source: str) -> tuple[pl.DataFrame, int]:
     if held_out:
         validation_from = int(np.partition(times[TIME].to_numpy(), train - held_out)[train - held_out])
     users = users.with_columns(pl.Series(RANK, user_rank(users[USER]))).sort(RANK, USER)
-    return users.with_row_index(INDEX).with_columns(pl.col(INDEX).cast(pl.Int64)), validation_from
+    events = raw.events.select(pl.len()).collect(engine="streaming").item()
+    partitions = -(-max(total, events) // ROWS_PER_PARTITION)
+    users = users.with_row_index(INDEX).with_columns(pl.col(INDEX).cast(pl.Int64))
+    per_partition = -(-users.height // partitions)
+    return users.with_columns((pl.col(INDEX) // per_partition).alias(_PARTITION)), validation_from
 
 
 def _spill(raw: RawLog, users: pl.DataFrame, validation_from: int, spill: Path) -> None:
@@ -146,17 +157,18 @@ def _spill(raw: RawLog, users: pl.DataFrame, validation_from: int, spill: Path) 
         "events": raw.events.join(keys.drop(RANK), on=USER).with_columns(seen.alias(_SEEN)).drop(_LAST, USER),
         "users": profiles.drop(_LAST, USER),
     }
-    for name, frame in frames.items():
-        (spill / name).mkdir()
-        pl.LazyFrame(schema=frame.collect_schema()).sink_parquet(
-            spill / f"{name}.parquet"
-        )  # if all are empty
-        floats = [column for column, dtype in frame.collect_schema().items() if dtype.is_float()]
-        frame.with_columns(pl.col(floats).fill_nan(None) if floats else []).sink_parquet(
-            pl.PartitionBy(spill / name, key=_PARTITION, include_key=True),
-            compression="lz4",
-            maintain_order=False,
-        )
+    with progress(len(frames), "sorting rows by user") as done:
+        for name, frame in frames.items():
+            schema = frame.collect_schema()
+            (spill / name).mkdir()
+            pl.LazyFrame(schema=schema).sink_parquet(spill / f"{name}.parquet")  # what an empty folder reads
+            floats = [column for column, dtype in schema.items() if dtype.is_float()]
+            frame.with_columns(pl.col(column).fill_nan(None) for column in floats).sink_parquet(
+                pl.PartitionBy(spill / name, key=_PARTITION, include_key=True),
+                compression="lz4",
+                maintain_order=False,  # rows are sorted when they are read
+            )
+            done.advance()
 
 
 def _scan(spill: Path, name: str, partition: int | None = None) -> pl.LazyFrame:
@@ -184,32 +196,39 @@ def _encoders(raw: RawLog, spill: Path, min_count: int) -> tuple[dict[str, Encod
         # A profile counts once for each train impression of its user.
         "profile": (_scan(spill, "users").filter(pl.col(_SEEN) > 0), pl.col(_SEEN)),
     }
-    columns: dict[str, dict[tuple[str, str], Feature]] = {}
+    columns: dict[str, list[tuple[str, str]]] = {}
     for group in train:
         for feature in raw.schema.group(group):
-            columns.setdefault(feature.table, {})[group, feature.name] = feature
-    encoders = {}
-    for name, readers in sorted(columns.items()):
-        table = raw.tables.get(name, Table())
-        if table.hash_ids:
-            encoders[name] = HashedIds(name, table.hash_ids)
-            continue
-        types = {canonical(train[group][0].collect_schema()[column]) for group, column in readers}
-        integers = types == {pl.Int64()}
-        dtype = pl.Float64() if table.buckets else pl.Int64() if integers else pl.String()
-        parts = [_counts(*train[group], column, dtype) for group, column in readers]
-        counts = pl.concat(parts).group_by("value").agg(pl.col("count").sum())
-        if table.buckets:
-            encoders[name] = Buckets.build(counts, table.buckets)
-        else:
-            encoders[name] = Vocabulary.build(
-                counts, min_count if table.min_count is None else table.min_count
-            )
+            columns.setdefault(feature.table, []).append((group, feature.name))
+    encoders: dict[str, Encoder] = {}
+    with progress(len(columns), "counting values") as done:
+        for name, readers in sorted(columns.items()):
+            table = raw.tables.get(name, Table())
+            frames = [(*train[group], column) for group, column in readers]
+            encoders[name] = _encoder(name, table, frames, min_count)
+            done.advance()
     scales = {
         name: _scale(_counts(*train["context"], name, pl.Float64()), name in raw.log1p)
         for name in raw.schema.dense
     }
     return encoders, scales
+
+
+def _encoder(
+    name: str, table: Table, columns: list[tuple[pl.LazyFrame, pl.Expr, str]], min_count: int
+) -> Encoder:
+    """The encoder of a table that these columns read, each with the weight of its rows."""
+    if table.hash_ids:
+        return HashedIds(name, table.hash_ids)
+    types = {canonical(frame.collect_schema()[column]) for frame, _, column in columns}
+    dtype = pl.Int64() if types == {pl.Int64()} else pl.String()
+    if table.buckets:
+        dtype = pl.Float64()
+    parts = [_counts(frame, weight, column, dtype) for frame, weight, column in columns]
+    counts = pl.concat(parts).group_by("value").agg(pl.col("count").sum())
+    if table.buckets:
+        return Buckets.build(counts, table.buckets)
+    return Vocabulary.build(counts, min_count if table.min_count is None else table.min_count)
 
 
 def _scale(counts: pl.DataFrame, log1p: bool) -> Scale:
@@ -223,21 +242,15 @@ def _scale(counts: pl.DataFrame, log1p: bool) -> Scale:
 
 
 def _blocks(
-    raw: RawLog,
     spill: Path,
-    partitions: int,
+    partition: int,
     schema: Schema,
     encoders: Mapping[str, Encoder],
     scales: Mapping[str, Scale],
-    progress: Progress,
-    stage: int,
 ) -> Iterator[Block]:
-    for partition in range(partitions):
-        users = _scan(spill, "users", partition).collect().sort(INDEX)
-        by_time = [INDEX, TIME, ORDER]  # nulls, the unknown times, sort first
-        impressions = _scan(spill, "impressions", partition).collect().sort(by_time)
-        events = _scan(spill, "events", partition).collect().sort(by_time)
-        yield from blocking.cut(
-            blocking.partition_block(users, impressions, events, schema, encoders, scales)
-        )
-        progress.advance(stage)
+    """The blocks of one partition, whose rows are held in memory meanwhile."""
+    by_time = [INDEX, TIME, ORDER]  # nulls, the unknown times, sort first
+    users = _scan(spill, "users", partition).collect().sort(INDEX)
+    impressions = _scan(spill, "impressions", partition).collect().sort(by_time)
+    events = _scan(spill, "events", partition).collect().sort(by_time)
+    yield from blocking.cut(blocking.partition_block(users, impressions, events, schema, encoders, scales))

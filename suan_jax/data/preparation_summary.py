@@ -7,10 +7,10 @@ import datetime
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from suan_jax.data.block import SPLITS, Block
-from suan_jax.schema import OOV, PAD, Schema
+from suan_jax.schema import GROUPS, OOV, PAD, Schema
+from suan_jax.table import print_table
 
 _BLOCK_COLUMN = {"history": "event"}  # a block names this group otherwise
 
@@ -71,7 +71,7 @@ class Summary:
         for index, name in enumerate(SPLITS):
             rows = block.split == index
             self.splits[name].add(block.time[rows], block.label[rows])
-        for group in ("history", "candidate", "profile", "context"):
+        for group in GROUPS:
             columns = getattr(block, _BLOCK_COLUMN.get(group, group))
             for feature in self.schema.group(group):
                 ids = columns[feature.name]
@@ -79,8 +79,8 @@ class Summary:
                 self.values[table] = self.values.get(table, 0) + int((ids != PAD).sum())
                 self.unknown[table] = self.unknown.get(table, 0) + int((ids == OOV).sum())
 
-    def print(self, console: Console) -> None:
-        """Tables on a terminal, plain lines elsewhere."""
+    def print(self, console: Console | None = None) -> None:
+        """Three tables: counts, splits, vocabularies."""
         counts = {
             "impressions": self.impressions,
             "users": self.users,
@@ -88,38 +88,25 @@ class Summary:
             "events without a time": self.untimed,
             **self.notes,
         }
-        self._section(console, ("count", "number"), [(name, f"{count:,}") for name, count in counts.items()])
+        print_table("Counts", ("what", "number"), counts.items(), console)
         splits = [
-            (name, f"{split.impressions:,}", _moment(split.first), _moment(split.last), _rate(split))
+            (name, split.impressions, _moment(split.first), _moment(split.last), _rate(split))
             for name, split in self.splits.items()
         ]
-        self._section(console, ("split", "impressions", "first (UTC)", "last (UTC)", "click rate"), splits)
+        columns = ("split", "impressions", "first (UTC)", "last (UTC)", "click rate")
+        print_table("Splits", columns, splits, console)
         tables = [
-            (name, f"{size:,}", f"{self.unknown.get(name, 0) / max(self.values.get(name, 0), 1):.2%}")
+            (name, size, self.unknown.get(name, 0) / max(self.values.get(name, 0), 1))
             for name, size in self.schema.tables.items()
         ]
-        self._section(console, ("vocabulary", "ids", "out of vocabulary"), tables)
-
-    @staticmethod
-    def _section(console: Console, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-        if console.is_terminal:
-            table = Table(header[0])
-            for name in header[1:]:
-                table.add_column(name, justify="right")
-            for row in rows:
-                table.add_row(*row)
-            console.print(table)
-            return
-        for row in rows:
-            fields = ", ".join(f"{name} {value}" for name, value in zip(header[1:], row[1:], strict=True))
-            console.print(f"{header[0]} {row[0]}: {fields}", soft_wrap=True, highlight=False, markup=False)
+        print_table("Vocabularies", ("table", "ids", "share out of vocabulary"), tables, console)
 
 
-def _moment(seconds: int | None) -> str:
+def _moment(seconds: int | None) -> str | None:
     if seconds is None:
-        return "none"
+        return None
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _rate(split: Split) -> str:
-    return f"{split.clicks / split.impressions:.4f}" if split.impressions else "none"
+def _rate(split: Split) -> float | None:
+    return split.clicks / split.impressions if split.impressions else None

@@ -37,6 +37,7 @@ _PROFILE = (
     "register_days_range",
     *(f"onehot_feat{index}" for index in (0, 1, 2, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17)),
 )
+_TEXTS = ("user_active_degree", "upload_type", "tag", *(name for name in _PROFILE if name.endswith("_range")))
 _TAGS = 3  # most tags of a video
 
 SCHEMA = Schema(
@@ -88,11 +89,10 @@ def read(raw: Path, spec: Any = None) -> RawLog:
     notes = {"repeats dropped": rows.item() - kept.item()}
 
     videos = _scan(raw / VIDEOS, _VIDEO_COLUMNS)
-    videos = videos.with_columns(pl.col("tag").cast(pl.String).str.split(",").alias("tags")).with_columns(
+    videos = videos.with_columns(pl.col("tag").str.split(",").alias("tags")).with_columns(
         pl.col("tags").list.first().cast(pl.Int64).alias("tag"),
         pl.col("tags").list.eval(pl.element().cast(pl.Int64)),
         pl.col("video_duration").alias("duration"),
-        pl.col("music_type").cast(pl.Int64),
     )
     keys = [pl.col("user_id").alias(USER), (pl.col("time_ms") // 1000).alias(TIME), ORDER, "video_id"]
     impressions = distinct.select(
@@ -109,10 +109,7 @@ def read(raw: Path, spec: Any = None) -> RawLog:
         notes["entries before the log that are its first impression, dropped"] = dropped
         events = pl.concat([before.select(events.collect_schema().names()), events])
     events = events.join(videos.select("video_id", "author_id", "tag", "duration"), on="video_id", how="left")
-    floats = [f"onehot_feat{index}" for index in (4, 12, 13, 14, 15, 16, 17)]  # integers, some missing
-    users = _scan(raw / USERS, ("user_id", *_PROFILE)).with_columns(
-        pl.col(floats).cast(pl.Int64), pl.col("user_id").alias(USER)
-    )
+    users = _scan(raw / USERS, ("user_id", *_PROFILE)).with_columns(pl.col("user_id").alias(USER))
     return RawLog(impressions, events, SCHEMA, users, TABLES, notes=notes)
 
 
@@ -153,8 +150,12 @@ def _scan(path: Path, columns: tuple[str, ...]) -> pl.LazyFrame:
     """These columns of a CSV file; no other column is parsed into a value."""
     if not path.exists():
         raise UserError(f"{path} is missing, expected a file of KuaiRand-Pure")
-    frame = pl.scan_csv(path, infer_schema_length=None)
+    # As text first: guessing the types would take a pass over the whole file.
+    frame = pl.scan_csv(path, infer_schema=False)
     missing = [name for name in columns if name not in frame.collect_schema()]
     if missing:
         raise UserError(f"{path}: column {missing[0]!r} is missing, expected a file of KuaiRand-Pure")
-    return frame.select(columns)
+    texts = [name for name in columns if name in _TEXTS]
+    integers = [name for name in columns if name not in _TEXTS]
+    # Some integers are written with a decimal point, where others of their column are missing.
+    return frame.select(pl.col(texts), pl.col(integers).str.strip_suffix(".0").cast(pl.Int64))

@@ -1,0 +1,28 @@
+"""Turns raw files into a store, and prints its counts, splits and vocabularies.
+
+    python launch/prepare.py --source=NAME --raw=DIR --out=STORE [--spec=FILE] [--min_count=N]
+
+Sources: kuairand_pure, the official folder; logs, your own tables, which --spec describes (a Python file
+whose get_spec() returns a suan_jax.data.sources.log_spec.LogSpec); synthetic, the embedded log (no --raw).
+"""
+
+from absl import flags
+
+from suan_jax import cli
+from suan_jax.data.prepare_store import SYNTHETIC, prepare_store
+from suan_jax.data.sources import SOURCES
+
+_SOURCE = flags.DEFINE_enum("source", None, [*SOURCES, SYNTHETIC], "where the log comes from", required=True)
+_RAW = flags.DEFINE_string("raw", "", "folder of the raw files; none for --source=synthetic")
+_OUT = flags.DEFINE_string("out", None, "directory of the new store, which must not exist", required=True)
+_SPEC = flags.DEFINE_string("spec", "", "spec file, for --source=logs alone")
+_MIN_COUNT = flags.DEFINE_integer("min_count", 2, "occurrences below which a value is out of vocabulary")
+
+
+def main(_) -> None:
+    """Prepares and prints."""
+    prepare_store(_SOURCE.value, _RAW.value, _OUT.value, _SPEC.value, _MIN_COUNT.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)

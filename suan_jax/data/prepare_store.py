@@ -1,0 +1,78 @@
+"""The job behind `launch/prepare.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from suan_jax.config import SyntheticConfig
+from suan_jax.data.preparation import prepare
+from suan_jax.data.preparation_summary import Summary
+from suan_jax.data.sources import SOURCES
+from suan_jax.data.sources.log_spec import load_spec
+from suan_jax.data.store_writer import StoreWriter
+from suan_jax.errors import UserError
+from suan_jax.progress import progress
+
+SYNTHETIC = "synthetic"
+
+
+def prepare_store(
+    source: str,
+    raw: str,
+    out: str,
+    spec: str = "",
+    min_count: int = 2,
+    console: Console | None = None,
+) -> Summary:
+    """Writes a store and prints what it holds.
+
+    Args:
+      source: a name of `SOURCES`, or "synthetic", whose blocks are generated and copied.
+      raw: folder of the raw files; none for "synthetic".
+      out: directory of the new store.
+      spec: the spec file of the source "logs"; none for the others.
+      min_count: occurrences in the train period below which a value is out of vocabulary.
+      console: where to print; None prints to standard output.
+
+    Raises:
+      UserError: if something about these arguments, or about the files, is wrong.
+    """
+    if source == "logs" and not spec:
+        raise UserError("--spec is missing, expected the Python file that describes the log")
+    if source != "logs" and spec:
+        raise UserError(f"--spec={spec} is read by --source=logs alone, got --source={source}")
+    if min_count < 1:
+        raise UserError(f"--min_count={min_count} is below 1, the least that keeps every value")
+    if Path(out).exists():
+        raise UserError(f"--out={out} exists already, expected the path of a new store")
+    if source == SYNTHETIC:
+        if raw:
+            raise UserError(f"--raw={raw} is not read by --source={SYNTHETIC}, which has no raw files")
+        return _copy_synthetic(out, console)
+    if source not in SOURCES:
+        raise UserError(f"--source={source} is unknown, expected one of {', '.join((*SOURCES, SYNTHETIC))}")
+    folder = Path(raw)
+    if not raw or not folder.is_dir():
+        raise UserError(f"--raw={raw} is no folder, expected the one with the raw files of {source}")
+    log = SOURCES[source](folder, load_spec(spec) if spec else None)
+    return prepare(log, out, source, min_count, console)
+
+
+def _copy_synthetic(out: str, console: Console | None) -> Summary:
+    from suan_jax.data.synthetic import SyntheticLog  # its tables take a moment, which no raw log needs
+
+    log = SyntheticLog(SyntheticConfig())
+    summary = Summary(log.schema)
+    with (
+        StoreWriter(out, log.schema, source=SYNTHETIC, extra={"form": log.form}) as writer,
+        progress(log.num_blocks, "generating blocks") as done,
+    ):
+        for index in range(log.num_blocks):
+            block = log.block(index)
+            summary.add(block)
+            writer.write(block)
+            done.advance()
+    summary.print(console)
+    return summary

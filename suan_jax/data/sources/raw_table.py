@@ -1,0 +1,207 @@
+"""A table of the user's: its files, its columns as typed, and the row that is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from suan_jax.data.sources.log_spec import TIME_UNITS
+from suan_jax.errors import UserError
+
+ROW = "_row"  # position of a row over all files of a table
+_FILE_ROW = "_file_row"
+_EARLIEST = int(datetime.datetime(1971, 1, 1, tzinfo=datetime.UTC).timestamp())
+_LATEST = int(datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC).timestamp())
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """A condition that no row may meet.
+
+    Attributes:
+      column: the column to name.
+      bad: Boolean expression, True at a bad row.
+      expected: what was expected, the end of the sentence.
+    """
+
+    column: str
+    bad: pl.Expr
+    expected: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RawTable:
+    """Parquet or CSV files of the same columns, read lazily in the order of their names.
+
+    CSV values are read as text, so that one bad value can be found and named; a text that is a number
+    becomes one where a number is asked for.
+
+    Attributes:
+      files: the files.
+      columns: names of the columns.
+    """
+
+    files: tuple[Path, ...]
+    columns: tuple[str, ...]
+
+    @classmethod
+    def open(cls, raw: Path, pattern: str) -> RawTable:
+        """The files under `raw` that match `pattern`.
+
+        Raises:
+          UserError: if there is none, it is of another kind, or it is empty.
+        """
+        files = tuple(sorted(raw.glob(pattern)))
+        if not files:
+            raise UserError(f"{raw / pattern} is missing, expected a Parquet or CSV file")
+        for file in files:
+            if file.suffix not in (".csv", ".parquet"):
+                raise UserError(f"{file} ends in {file.suffix!r}, expected .parquet or .csv")
+        try:
+            columns = tuple(_scan_file(files[0]).collect_schema())
+        except pl.exceptions.NoDataError:
+            raise UserError(f"{files[0]} is empty, expected a header and rows") from None
+        table = cls(files, columns)
+        for file in files:
+            if _scan_file(file).select(pl.len()).collect(engine="streaming").item() == 0:
+                raise UserError(f"{file} is empty, expected at least one row")
+        return table
+
+    @property
+    def name(self) -> str:
+        """What an error calls the whole table."""
+        return (
+            str(self.files[0]) if len(self.files) == 1 else f"{self.files[0]} and {len(self.files) - 1} more"
+        )
+
+    def require(self, columns: Sequence[str]) -> None:
+        """Checks that all files have these columns.
+
+        Raises:
+          UserError: naming the first that is missing.
+        """
+        for file in self.files:
+            there = _scan_file(file).collect_schema()
+            for column in columns:
+                if column not in there:
+                    raise UserError(
+                        f"{file}: column {column!r} is missing, expected one of {', '.join(there.names())}"
+                    )
+
+    def scan(self, columns: Sequence[str]) -> pl.LazyFrame:
+        """These columns, and `_row`, int64."""
+        self.require(columns)
+        wanted = list(dict.fromkeys(columns))
+        frames = [_scan_file(file).select(wanted) for file in self.files]
+        frame = pl.concat(frames, how="vertical_relaxed").with_row_index(ROW)
+        return frame.with_columns(pl.col(ROW).cast(pl.Int64))
+
+    def dtype(self, column: str) -> pl.DataType:
+        """Type of a column in the first file."""
+        return _scan_file(self.files[0]).collect_schema()[column]
+
+    def check(self, checks: Sequence[Check]) -> None:
+        """Makes one pass over each file.
+
+        Raises:
+          UserError: naming file, column and row (counted from 1, the header aside) of the first bad row.
+        """
+        if not checks:
+            return
+        for file in self.files:
+            frame = _scan_file(file).with_row_index(_FILE_ROW, offset=1)
+            row = pl.col(_FILE_ROW)
+            first = frame.select(
+                row.filter(check.bad.fill_null(False)).min().alias(str(index))
+                for index, check in enumerate(checks)
+            ).collect(engine="streaming")
+            found = [(first[str(index)][0], index) for index in range(len(checks)) if first[str(index)][0]]
+            if found:
+                position, index = min(found)
+                column, expected = checks[index].column, checks[index].expected
+                value = frame.filter(row == position).select(column).collect().item()
+                raise UserError(
+                    f"{file}: column {column!r}, row {position} holds {value!r}, expected {expected}"
+                )
+
+
+def _scan_file(path: Path) -> pl.LazyFrame:
+    if path.suffix == ".csv":
+        return pl.scan_csv(path, infer_schema=False)
+    return pl.scan_parquet(path)
+
+
+def number(column: str) -> pl.Expr:
+    """A column as float64; null where it is no finite number."""
+    value = pl.col(column).cast(pl.Float64, strict=False)
+    return pl.when(value.is_finite()).then(value)
+
+
+def number_check(column: str) -> Check:
+    """Values must be numbers or missing."""
+    bad = pl.col(column).is_not_null() & number(column).is_null()
+    return Check(column, bad, "a number")
+
+
+def key_check(column: str) -> Check:
+    """A key may not be null."""
+    return Check(column, pl.col(column).is_null(), "a value, for it is a key")
+
+
+def seconds(column: str, unit: str, dtype: pl.DataType) -> pl.Expr:
+    """A column of times as int64 seconds since 1970; null where it is none."""
+    value = pl.col(column)
+    if unit != "datetime":
+        return value.cast(pl.Int64, strict=False).floordiv(TIME_UNITS[unit])
+    if dtype == pl.String():
+        value = value.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+    elif dtype == pl.Date():
+        value = value.cast(pl.Datetime("us"))
+    return value.dt.epoch("s")
+
+
+def time_checks(table: RawTable, column: str, unit: str) -> list[Check]:
+    """A time may not be missing, nor lie where only a wrong unit puts it.
+
+    Raises:
+      UserError: if the column's type cannot hold times of this unit.
+    """
+    table.require([column])
+    dtype = table.dtype(column)
+    if not (dtype == pl.String() or (dtype.is_temporal() if unit == "datetime" else dtype.is_numeric())):
+        raise UserError(
+            f"{table.name}: column {column!r} is of type {dtype}, expected times in unit {unit!r}"
+        )
+    time = seconds(column, unit, dtype)
+    return [
+        Check(column, time.is_null(), f"a time in unit {unit!r}"),
+        Check(column, time < _EARLIEST, f"a time after 1970, so another time unit than {unit!r}"),
+        Check(column, time >= _LATEST, f"a time before 2100, so another time unit than {unit!r}"),
+    ]
+
+
+def order_check(table: RawTable, column: str, unit: str) -> Check:
+    """Times may not fall from one row to the next."""
+    time = seconds(column, unit, table.dtype(column))
+    return Check(column, time < time.shift(1), "a time not before the row above, for the log is said ordered")
+
+
+def check_unique(table: RawTable, key: str) -> None:
+    """A key may not repeat.
+
+    Raises:
+      UserError: naming the value and the row that repeats it.
+    """
+    table.check([key_check(key)])
+    rows = table.scan([key])
+    repeated = rows.group_by(key).agg(pl.len(), pl.col(ROW).sort().get(1, null_on_oob=True).alias("second"))
+    first = repeated.filter(pl.col("len") > 1).sort("second").head(1).collect(engine="streaming")
+    if first.height:
+        raise UserError(
+            f"{table.name}: column {key!r}, row {first['second'][0] + 1} repeats {first[key][0]!r}, "
+            f"expected each key once"
+        )

@@ -1,0 +1,75 @@
+import pathlib
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+
+from suan_jax.data.store import open_store
+
+LAUNCH = pathlib.Path(__file__).parents[2] / "launch" / "prepare.py"
+SPEC = """
+from suan_jax.data.sources.log_spec import Categorical, LogSpec
+
+def get_spec():
+    film = (Categorical(name="film"),)
+    return LogSpec(
+        impressions="log.csv", user="user", item="film", time="time", label="click",
+        candidate=film, history=film, test_share=0.2,
+    )
+"""
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, LAUNCH, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def _log(folder: pathlib.Path, click: int = 1) -> list[str]:
+    rows = range(50)
+    table = {"user": [row % 5 for row in rows], "film": [row % 7 for row in rows]}
+    table |= {"time": [1_600_000_000 + 60 * row for row in rows], "click": [row % 2 * click for row in rows]}
+    pl.DataFrame(table).write_csv(folder / "log.csv")
+    (folder / "spec.py").write_text(SPEC)
+    return ["--source=logs", f"--raw={folder}", f"--spec={folder / 'spec.py'}", f"--out={folder / 'store'}"]
+
+
+def test_prepares_a_log_and_prints_its_counts(tmp_path):
+    done = _run(*_log(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "validation" in done.stdout and "click rate" in done.stdout
+    assert open_store(tmp_path / "store").statistics["test"]["impressions"] == 10
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["log.csv", "spec.py", "store"]
+
+
+def test_a_mistake_is_one_sentence(tmp_path):
+    done = _run(*_log(tmp_path, click=2))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "column 'click', row 2" in done.stderr
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["log.csv", "spec.py"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--source=logs"], "--spec is missing"),
+        (["--source=synthetic", "--spec=x"], "read by --source=logs alone"),
+        (["--source=kuairand_pure", "--raw=/nowhere"], "no folder"),
+    ],
+)
+def test_flags_that_do_not_fit(tmp_path, arguments, message):
+    from suan_jax.data.prepare_store import prepare_store
+    from suan_jax.errors import UserError
+
+    given = dict(argument.removeprefix("--").split("=") for argument in arguments)
+    with pytest.raises(UserError, match=message):
+        prepare_store(given["source"], given.get("raw", ""), str(tmp_path / "store"), given.get("spec", ""))
+
+
+def test_synthetic_log_is_copied(tmp_path, monkeypatch):
+    from suan_jax.config import SyntheticConfig
+    from suan_jax.data import prepare_store as job
+
+    monkeypatch.setattr(job, "SyntheticConfig", lambda: SyntheticConfig(users=600, events=20, impressions=4))
+    summary = job.prepare_store("synthetic", "", str(tmp_path / "store"))
+    store = open_store(tmp_path / "store")
+    assert summary.users == store.statistics["sequences"] == 600
