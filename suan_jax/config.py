@@ -16,9 +16,10 @@ class SyntheticConfig:
 
     Attributes:
       users: number of users.
-      events: behaviours of a user, on average, over the whole log.
-      impressions: impressions of a user, over train, validation and test.
-      items: items in the catalogue.
+      events: behaviours of a user, on average, over the whole log; clicks come on top. Users differ by
+        activity and by the day they join, so histories are of any length from 0 to about six times this.
+      impressions: impressions of a user, on average, over train, validation and test.
+      items: items in the catalogue, at least 1024.
       seed: seed of the log; another seed is another world.
     """
 
