@@ -17,7 +17,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from suan_jax.errors import Preempted, UserError, nearest
 
@@ -29,6 +29,8 @@ _ILLEGAL = re.compile(r"flag --(?P<name>[^=]+)=(?P<value>.*?): (?P<reason>.*)", 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Parses flags, calls `main` with the program's name, and exits with its exit code (None is 0)."""
+    # Libraries below report every save and every missing accelerator as information.
+    logging.set_verbosity(logging.WARNING)
     try:
         app.run(main, flags_parser=_parse_flags)
     except UserError as error:

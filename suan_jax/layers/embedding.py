@@ -33,6 +33,7 @@ class Lookup:
       group: one of `schema.GROUPS`.
       feature: name of the feature whose ids are read.
       table: name of the embedding table.
+      vocabulary: name of the schema's table whose ids index it.
       rows: number of ids of the table.
       width: width of the table.
     """
@@ -41,6 +42,7 @@ class Lookup:
     group: str
     feature: str
     table: str
+    vocabulary: str
     rows: int
     width: int
 
@@ -48,7 +50,15 @@ class Lookup:
 def feature_lookups(schema: Schema, width: int) -> tuple[Lookup, ...]:
     """One lookup per feature of the schema, each of the same width, in its vocabulary's own table."""
     return tuple(
-        Lookup(feature.name, group, feature.name, feature.table, schema.tables[feature.table], width)
+        Lookup(
+            name=feature.name,
+            group=group,
+            feature=feature.name,
+            table=feature.table,
+            vocabulary=feature.table,
+            rows=schema.tables[feature.table],
+            width=width,
+        )
         for group in GROUPS
         for feature in schema.group(group)
     )

@@ -130,7 +130,11 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """The step of the best checkpoint by the chosen metric; the newest if none is chosen or measured."""
         best = self._manager.best_step() if self._best else None
-        return self._manager.latest_step() if best is None else best
+        return self.latest_step() if best is None else best
+
+    def latest_step(self) -> int | None:
+        """The step of the newest checkpoint, or None."""
+        return self._manager.latest_step()
 
     def wait(self) -> None:
         """Returns when every save has reached the disk; raises what went wrong with it."""

@@ -1,0 +1,31 @@
+"""Evaluates a work directory's model on a split of its log, and writes its predictions if asked to.
+
+python launch/evaluate.py --workdir=DIR [--split=test] [--predictions=FILE.parquet]
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from suan_jax import cli
+from suan_jax.table import print_table
+from suan_jax.training.evaluate_run import evaluate_run
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "work directory of a training run", required=True)
+_SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "split to evaluate")
+_PREDICTIONS = flags.DEFINE_string(
+    "predictions", "", "Parquet file to write: user, label and logit of every example, in store order"
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Evaluates and prints."""
+    del argv
+    predictions = Path(_PREDICTIONS.value) if _PREDICTIONS.value else None
+    result = evaluate_run(Path(_WORKDIR.value), _SPLIT.value, predictions)
+    print_table(f"{_WORKDIR.value}: {_SPLIT.value}", ["metric", "value"], result.items())
+
+
+if __name__ == "__main__":
+    cli.run(main)

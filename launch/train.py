@@ -1,0 +1,30 @@
+"""Trains a model, evaluates it on the test split, and prints the result.
+
+    python launch/train.py --config=FILE[:key=value,...] [--workdir=DIR] [--config.FIELD=VALUE ...]
+
+The same command again goes on where the run stopped; once it has finished, it prints the result again.
+Without --workdir the run lives in runs/NAME_OF_THE_CONFIG.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from suan_jax import cli, config_file
+from suan_jax.training.loop import train
+from suan_jax.training.report import print_summary
+
+_CONFIG = config_file.define_config()
+_WORKDIR = flags.DEFINE_string("workdir", "", "work directory; runs/NAME_OF_THE_CONFIG if not given")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains and prints."""
+    del argv
+    workdir = Path(_WORKDIR.value) if _WORKDIR.value else config_file.default_workdir()
+    print_summary(train(_CONFIG.value, workdir), workdir)
+
+
+if __name__ == "__main__":
+    cli.run(main)

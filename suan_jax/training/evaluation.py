@@ -1,0 +1,57 @@
+"""Evaluating a training state on a split of its log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import jax
+import numpy as np
+
+from suan_jax.data.assembly import EvaluationBatch
+from suan_jax.data.pipeline import evaluation_batches
+from suan_jax.data.selection import Selection, num_examples
+from suan_jax.evaluation import evaluator
+from suan_jax.progress import progress
+from suan_jax.training.setup import Setup
+from suan_jax.training.sharding import place_batch
+from suan_jax.training.state import TrainState, inference_variables
+from suan_jax.training.step import compile_score
+
+Watch = Callable[[Iterable[EvaluationBatch]], Iterable[EvaluationBatch]]
+
+
+class Evaluation:
+    """Scores splits with a run's states; programs are compiled once.
+
+    Tables are copied for the time of an evaluation, with untrained rows read as unknown ids.
+    """
+
+    def __init__(self, setup: Setup):
+        self._setup = setup
+        accumulator = setup.config.optimizer.embedding_initial_accumulator
+        self._variables = jax.jit(lambda state: inference_variables(state, accumulator))
+        self._score = compile_score(setup.model, setup.mesh)
+
+    def metrics(self, state: TrainState, split: str, watch: Watch = lambda items: items) -> dict[str, float]:
+        """Metrics of a split; `watch` may wrap the batches to stop between two of them."""
+        examples = num_examples(self._setup.log, Selection((split,)))
+        return evaluator.evaluate(
+            watch(self._items(split)), self._logits(state), self._setup.config.data.negative_rate, examples
+        )
+
+    def scores(self, state: TrainState, split: str) -> evaluator.Scores:
+        """Every example of a split with its logit."""
+        return evaluator.score(self._items(split), self._logits(state), self._setup.config.data.negative_rate)
+
+    def _logits(self, state: TrainState) -> Callable[[EvaluationBatch], np.ndarray]:
+        variables = self._variables(state)
+        return lambda item: self._score(variables, place_batch(self._setup.mesh, item.batch))
+
+    def _items(self, split: str) -> Iterator[EvaluationBatch]:
+        config, log = self._setup.config, self._setup.log
+        size = config.train.eval_batch_size
+        batches = -(-num_examples(log, Selection((split,))) // size)
+        with progress(batches, f"evaluating {split}") as bar:
+            for item in evaluation_batches(log, split, size, config.data.max_len):
+                yield item
+                bar.advance()

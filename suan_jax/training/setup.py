@@ -1,0 +1,97 @@
+"""From a config to everything a run needs, in the order in which it is needed.
+
+1. The log says the schema and the number of examples.
+2. The schema and the config say the model, and with it every shape and logical axis.
+3. The mesh and the logical axes say where each array lives.
+4. Only then are arrays made, each on its own device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from suan_jax.batch import blank_batch
+from suan_jax.config import Config
+from suan_jax.data.block import Log
+from suan_jax.data.log import open_log
+from suan_jax.data.selection import num_examples, train_selection
+from suan_jax.errors import UserError
+from suan_jax.models import Model, build
+from suan_jax.training.checkpoint import abstract_with_sharding
+from suan_jax.training.optimizer import Schedule, dense_optimizer, learning_rate_factor
+from suan_jax.training.sharding import make_mesh, state_sharding
+from suan_jax.training.state import TrainState, init_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A run before its first array.
+
+    Attributes:
+      config: the run's config.
+      log: the log it reads.
+      train_examples: examples of one epoch.
+      total_steps: steps of the whole run.
+      model: the model.
+      mesh: the devices.
+      factor: learning rate at a step, as a share of the peak.
+      optimizer: the dense optimizer.
+      abstract: shapes, dtypes and shardings of the state.
+    """
+
+    config: Config
+    log: Log
+    train_examples: int
+    total_steps: int
+    model: Model
+    mesh: Mesh
+    factor: Schedule
+    optimizer: optax.GradientTransformation
+    abstract: TrainState
+
+    def shardings(self) -> TrainState:
+        """The state's shardings."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+
+    def fresh_state(self) -> TrainState:
+        """The first state, made where it shall live."""
+        return jax.jit(self._init, out_shardings=self.shardings())(jax.random.key(self.config.train.seed))
+
+    def _init(self, key: jax.Array) -> TrainState:
+        batch = blank_batch(self.log.schema, 1, self.config.data.max_len)
+        accumulator = self.config.optimizer.embedding_initial_accumulator
+        return init_state(key, self.model, self.optimizer, accumulator, batch)
+
+
+def set_up(config: Config) -> Setup:
+    """Everything a run of `config` needs.
+
+    Raises:
+      UserError: if the log, the mesh, the batch size or the model's config is not right.
+    """
+    log = open_log(config.data)
+    train_examples = num_examples(log, train_selection(config.data))
+    total_steps = config.train.steps or math.ceil(
+        config.train.epochs * train_examples / config.train.batch_size
+    )
+    model = build(config, log.schema)
+    mesh = make_mesh(config.mesh)
+    for field in ("batch_size", "eval_batch_size"):
+        size = getattr(config.train, field)
+        if size % mesh.shape["data"]:
+            raise UserError(
+                f"config.train.{field}={size} cannot be split over the {mesh.shape['data']} devices of the "
+                "mesh's data axis: give a multiple"
+            )
+    logical_axes = model.logical_axes(blank_batch(log.schema, 1, config.data.max_len))
+    factor = learning_rate_factor(config.optimizer, total_steps)
+    optimizer = dense_optimizer(config.optimizer, factor, logical_axes["params"])
+    setup = Setup(config, log, train_examples, total_steps, model, mesh, factor, optimizer, None)
+    abstract = jax.eval_shape(setup._init, jax.random.key(0))
+    shardings = state_sharding(mesh, abstract, logical_axes, optimizer)
+    return dataclasses.replace(setup, abstract=abstract_with_sharding(abstract, shardings))

@@ -1,0 +1,82 @@
+"""A run's point: what it scored, and everything a scaling law may be fitted on."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import jax
+import numpy as np
+
+from suan_jax.data.pipeline import evaluation_batches
+from suan_jax.models.model import Model
+from suan_jax.training.clock import Clock
+from suan_jax.training.setup import Setup
+
+_LENGTH_BATCHES = 8  # batches of the test split that stand for its history lengths
+
+
+def count_parameters(model: Model, params: Any) -> dict[str, int]:
+    """Numbers of parameters: embedding, dense, head, body (dense without the head), once and recurrent.
+
+    `recurrent` are the body's parameters that a loop applies several times, `once` the body's others.
+    """
+
+    def size(tree: Any) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+    tables = {lookup.table: lookup.rows * lookup.width for lookup in model.lookups}
+    dense, head, recurrent = size(params), size(params.get("head", {})), size(params.get("loop", {}))
+    body = dense - head
+    return {
+        "embedding": sum(tables.values()),
+        "dense": dense,
+        "head": head,
+        "body": body,
+        "once": body - recurrent,
+        "recurrent": recurrent,
+    }
+
+
+def history_lengths(setup: Setup) -> np.ndarray:
+    """Lengths of a sample of the test split's histories, (n,) int."""
+    lengths = []
+    config = setup.config
+    batches = evaluation_batches(setup.log, "test", config.train.eval_batch_size, config.data.max_len)
+    for item in itertools.islice(batches, _LENGTH_BATCHES):
+        lengths.append(item.batch.visible[item.batch.candidate_mask])
+    return np.concatenate(lengths)
+
+
+def summarise(setup: Setup, params: Any, metrics: dict[str, float], clock: Clock) -> dict[str, Any]:
+    """The content of summary.json.
+
+    Args:
+      setup: the run.
+      params: its dense parameters.
+      metrics: of the test split.
+      clock: the run's clock.
+    """
+    config, schema = setup.config, setup.log.schema
+    flops = config.model.flops_per_example(schema, config.data.max_len)
+    examples = setup.total_steps * config.train.batch_size
+    device = jax.devices()[0]
+    return {
+        "model": config.model.name,
+        "grade": config.model.grade,
+        "seed": config.train.seed,
+        "max_len": config.data.max_len,
+        "train_fraction": config.data.train_fraction,
+        **metrics,
+        "train_examples": setup.train_examples,
+        "examples_seen": examples,
+        "steps": setup.total_steps,
+        "seconds": clock.seconds,
+        "examples_per_second": clock.examples / clock.seconds if clock.seconds else None,
+        "params": count_parameters(setup.model, params),
+        "flops_per_example": flops,
+        "useful_flops": config.model.useful_flops(schema, history_lengths(setup)),
+        "train_flops": 3 * flops * examples,
+        "device": device.device_kind,
+        "device_count": jax.device_count(),
+    }
