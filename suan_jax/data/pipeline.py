@@ -117,11 +117,13 @@ class Batches:
           shard_count: number of processes.
 
         Raises:
-          UserError: if a batch does not divide evenly over the processes, or a setting is below 1.
+          UserError: if a batch does not divide evenly over the processes, or a setting is out of range.
         """
         for name in ("max_len", "window"):
             if getattr(data, name) < 1:
                 raise UserError(f"data.{name} is {getattr(data, name)}, expected at least 1")
+        if seed is not None and seed < 0:
+            raise UserError(f"train.seed is {seed}, expected 0 or more")
         if batch_size < 1 or batch_size % shard_count:
             raise UserError(
                 f"the batch size is {batch_size}, expected a positive multiple of the {shard_count} processes"
@@ -133,6 +135,7 @@ class Batches:
         self._blocks = np.flatnonzero(examples.counts)
         # Each thread may be in a window of its own, and one more where a batch straddles two.
         self._windows = _Cache(self._load_window, capacity=data.threads + 1)
+        self._shuffled = _Cache(self._shuffle_window, capacity=data.threads + 1)
         self._orders = _Cache(self._make_order, capacity=2)
 
     def __len__(self) -> int:
@@ -161,24 +164,34 @@ class Batches:
         epoch, offset = divmod(position, self._examples.total)
         _, starts = self._orders(epoch)
         number = int(np.searchsorted(starts, offset, side="right")) - 1
-        window, rows = self._windows((epoch, number))
+        window, rows = self._shuffled((epoch, number))
         first = offset - int(starts[number])
         return assemble(window, rows[first : first + count], self._max_len)
 
     def _make_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The blocks of an epoch in the order they are read, and the offset at which each window starts."""
         blocks = self._blocks
-        if self._seed is not None:
+        # One window is mixed whole as it is; in the same order, it is read once for all epochs.
+        if self._seed is not None and len(blocks) > self._window:
             blocks = np.random.default_rng((self._seed, epoch)).permutation(blocks)
         sizes = np.add.reduceat(self._examples.counts[blocks], np.arange(0, len(blocks), self._window))
         return blocks, np.cumsum(sizes) - sizes
 
-    def _load_window(self, key: tuple[int, int]) -> tuple[Window, np.ndarray]:
-        """A window and its examples' rows in the order they are handed out."""
+    def _shuffle_window(self, key: tuple[int, int]) -> tuple[Window, np.ndarray]:
+        """A window of an epoch and the rows of its examples in the order they are handed out."""
         epoch, number = key
         order, _ = self._orders(epoch)
+        first = number * self._window
+        window, rows = self._windows(tuple(order[first : first + self._window].tolist()))
+        if self._seed is not None:
+            # NumPy seeds (s, e) and (s, e, 0) alike, hence the 1.
+            rows = np.random.default_rng((self._seed, epoch, number + 1)).permutation(rows)
+        return window, rows
+
+    def _load_window(self, indices: tuple[int, ...]) -> tuple[Window, np.ndarray]:
+        """The blocks at `indices`, joined, and the rows of their examples."""
         blocks, rows, offset = [], [], 0
-        for index in order[number * self._window : (number + 1) * self._window].tolist():
+        for index in indices:
             block = self._examples.log.block(index)
             kept = self._examples.rows(index, block)
             if len(kept) != self._examples.counts[index]:
@@ -189,11 +202,7 @@ class Batches:
             blocks.append(block)
             rows.append(kept + offset)
             offset += len(block.time)
-        shown = np.concatenate(rows)
-        if self._seed is not None:
-            # NumPy seeds (s, e) and (s, e, 0) alike, hence the 1.
-            shown = np.random.default_rng((self._seed, epoch, number + 1)).permutation(shown)
-        return join(blocks), shown
+        return join(blocks), np.concatenate(rows)
 
 
 class _Cache(Generic[Key, Value]):

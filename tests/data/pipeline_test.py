@@ -125,6 +125,11 @@ def test_settings_below_one_are_named(log, field):
         source(log, 6, data=dataclasses.replace(DATA, **{field: 0}))
 
 
+def test_a_negative_seed_is_named(log):
+    with pytest.raises(UserError, match=r"train\.seed is -1"):
+        source(log, 6, seed=-1)
+
+
 @pytest.mark.smoke
 @pytest.mark.parametrize("batch_size", [1, 5, 11, 1000])
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -159,6 +164,24 @@ class Miscounting(RandomLog):
 def test_a_block_with_fewer_examples_than_counted_is_an_error(log):
     with pytest.raises(UserError, match=r"block .* has 0 examples, expected the"):
         source(Miscounting(log.schema, log.blocks), 8)[0]
+
+
+class Counting(RandomLog):
+    """A log that counts how often it is read."""
+
+    reads = 0
+
+    def block(self, index: int) -> Block:
+        self.reads += 1
+        return super().block(index)
+
+
+def test_a_log_of_one_window_is_read_once(log):
+    counting = Counting(log.schema, log.blocks)
+    batches = source(counting, 10, data=dataclasses.replace(DATA, window=100))
+    for step in range(50):
+        batches[step]
+    assert counting.reads <= log.num_blocks
 
 
 class Flaky(RandomLog):

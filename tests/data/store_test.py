@@ -279,6 +279,15 @@ def test_an_altered_byte_never_passes(tmp_path):
     assert caught > 50
 
 
+def test_the_shard_of_another_store_is_refused(tmp_path):
+    log = random_log(4)
+    path, other = write(tmp_path / "store", log), write(tmp_path / "other", random_log(5))
+    (shard,) = path.glob("shard-*")
+    shard.write_bytes((other / shard.name).read_bytes())  # a sound file, and of the same size
+    with pytest.raises(UserError, match=f"{shard.name}: record 0 is altered"):
+        open_store(path).block(0)
+
+
 def test_an_id_beyond_its_vocabulary_is_caught_on_reading(tmp_path):
     path = write(tmp_path / "store", random_log())
     store = open_store(path)
