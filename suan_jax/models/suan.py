@@ -20,9 +20,10 @@ From the released code: the tokens, the block, its norms, masks, biases and init
 3·D, the head, the pool over all tokens (`pool = "all"`), BatchNorm on the logit (`batch_norm_logit`), and
 grade 0: 2 layers, 2 heads, d = 8.
 This project's decisions: `pool = "history"` by default, so that one request's candidates share the states of
-their history, and "causal", so that candidates of different times can; cross-attention scaled by 1/sqrt(Dh) (the
-release divides by sqrt(P)) and masked where a profile value is missing; the token's time as hour of the week;
-one more row for unknown times; a Dense where D is not F·d; no BatchNorm on the logit by default; the grades.
+their history, and "causal", so that candidates of different times can; cross-attention scaled by 1/sqrt(Dh)
+(the release divides by sqrt(P)) and masked where a profile value is missing; the token's time as hour of the
+week; one more row for unknown times; a Dense where D is not F·d; no BatchNorm on the logit by default; the
+grades.
 """
 
 from __future__ import annotations

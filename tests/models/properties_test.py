@@ -1,0 +1,259 @@
+"""What holds for every model. A new model joins by a line of `CASES`."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from suan_jax import models
+from suan_jax.config import Config, DataConfig, OptimizerConfig
+from suan_jax.layers import embedding
+from suan_jax.models.din import Din
+from suan_jax.models.suan import Suan
+from tests.random_batch import (
+    garble_pads,
+    one_candidate,
+    pad_history,
+    random_batch,
+    random_ids,
+    random_schema,
+    single_example,
+)
+
+CASES = {
+    "din": Din(head=(8,)),
+    "din_softmax": Din(head=(8,), softmax=True),
+    "suan": Suan(head=(8,)),
+    "suan_all": Suan(head=(8,), pool="all", width=24, batch_norm_logit=True),
+    "suan_causal": Suan(head=(8,), pool="causal", absolute_position=False),
+}
+SCHEMA = random_schema()
+MAX_LEN = 12
+random_batch = functools.partial(random_batch, schema=SCHEMA, rows=5, length=7, candidates=3)
+
+each_model = pytest.mark.parametrize("case", CASES)
+each_mode = pytest.mark.parametrize("train", [False, True])
+# Compiling is nearly all of the cost here, so code is left plain, and tests share the shapes above.
+quick_jit = functools.partial(
+    jax.jit,
+    compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
+)
+
+
+@functools.cache
+def build(case, **changes):
+    """A model with variables far from their initial values, so that every part of it shows in the logits."""
+    config = dataclasses.replace(CASES[case], **changes)
+    data, optimizer = DataConfig(max_len=MAX_LEN), OptimizerConfig(embedding_init=0.7)
+    model = models.build(Config(model=config, data=data, optimizer=optimizer), SCHEMA)
+    variables = quick_jit(model.init)(jax.random.key(0), random_batch(0))
+    leaves, tree = jax.tree.flatten(variables["params"])
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noisy = [x + 0.15 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
+    return model, {**variables, "params": jax.tree.unflatten(tree, noisy)}
+
+
+@functools.cache
+def compiled(case, train):
+    """The model jitted: forward, and with the gradients of a bounded function of its logits."""
+    model, _ = build(case)
+
+    def forward(variables, rows, batch):
+        output, updates = model.apply_rows(variables, rows, batch, train=train, mutable=["batch_stats"])
+        return output.logits, updates
+
+    def loss(params, rows, variables, batch):
+        logits, updates = forward({**variables, "params": params}, rows, batch)
+        return jnp.sum(jnp.where(batch.candidate_mask, jnp.sin(logits), 0.0)), (logits, updates)
+
+    return quick_jit(forward), quick_jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+
+
+def rows_of(case, batch):
+    model, variables = build(case)
+    return variables, embedding.gather(model.lookups, variables["tables"], batch)
+
+
+def forward(case, batch, train=False):
+    """Logits and updated statistics, at any shape."""
+    variables, rows = rows_of(case, batch)
+    return compiled(case, train)[0](variables, rows, batch)
+
+
+def run(case, batch, train=False):
+    """Gradients with respect to parameters and rows, logits, updated statistics, at the shared shape."""
+    variables, rows = rows_of(case, batch)
+    (params, rows), (logits, updates) = compiled(case, train)[1](variables["params"], rows, variables, batch)
+    return params, rows, logits, updates
+
+
+def logits(case, batch, train=False):
+    return np.asarray(run(case, batch, train)[2])
+
+
+def assert_finite(tree):
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
+
+
+def test_every_registered_model_is_here():
+    assert {config.name for config in CASES.values()} == set(models.registered())
+
+
+@pytest.mark.smoke
+@each_model
+@each_mode
+def test_an_empty_history_is_finite(case, train):
+    batch = random_batch(1, lengths=np.zeros(5, int))
+    result = run(case, batch, train)
+    assert result[2].dtype == np.float32
+    assert_finite(result)
+
+
+@each_model
+@each_mode
+def test_a_batch_of_pads_alone_is_finite_and_moves_no_statistic(case, train):
+    batch = random_batch(1, lengths=np.zeros(5, int))
+    batch = batch.replace(candidate_mask=jnp.zeros_like(batch.candidate_mask))
+    result = run(case, batch, train)
+    assert_finite(result)
+    jax.tree.map(np.testing.assert_array_equal, result[3]["batch_stats"], build(case)[1]["batch_stats"])
+
+
+@each_model
+def test_a_batch_of_one_scores_as_in_a_larger_batch(case):
+    batch = random_batch(2)
+    one = jax.tree.map(lambda x: x[2:3], batch)
+    np.testing.assert_allclose(forward(case, one)[0], logits(case, batch)[2:3], atol=1e-5)
+
+
+@each_model
+def test_a_batch_of_one_example_trains(case):
+    batch = random_batch(2, lengths=np.full(5, 7))
+    only = jnp.zeros_like(batch.candidate_mask).at[2, 0].set(True)
+    assert_finite(run(case, batch.replace(candidate_mask=only), train=True))
+
+
+@each_model
+@each_mode
+def test_pad_contents_change_nothing(case, train):
+    batch = random_batch(3)
+    before, after = (run(case, b, train) for b in (batch, garble_pads(batch, SCHEMA)))
+    jax.tree.map(np.testing.assert_array_equal, before[2:], after[2:])
+    jax.tree.map(np.testing.assert_array_equal, before[0], after[0])
+
+
+@each_model
+@each_mode
+def test_the_padded_length_changes_nothing(case, train):
+    batch = random_batch(4)
+    padded = garble_pads(pad_history(batch, MAX_LEN), SCHEMA)
+    before, after = run(case, batch, train)[2:], forward(case, padded, train)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-5), before, after)
+
+
+@each_model
+def test_candidates_that_are_pads_stay_out_of_the_statistics(case):
+    batch = random_batch(5)
+    mask = batch.candidate_mask.at[:, 1].set(False)
+    batch = batch.replace(candidate_mask=mask)
+    ids = random_ids(np.random.default_rng(9), SCHEMA, SCHEMA.candidate, mask.shape)
+    other = {name: value.at[:, 1].set(ids[name][:, 1]) for name, value in batch.candidate.items()}
+    garbled = batch.replace(candidate=other, dense=jnp.where(mask[:, :, None], batch.dense, 99.0))
+    before, after = (run(case, b, train=True) for b in (batch, garbled))
+    jax.tree.map(np.testing.assert_array_equal, before[3], after[3])
+    np.testing.assert_array_equal(np.asarray(before[2])[mask], np.asarray(after[2])[mask])
+
+
+@each_model
+@each_mode
+def test_no_future(case, train):
+    batch = random_batch(6, lengths=np.full(5, 7), across_time=True)
+    middle = np.repeat(batch.visible[:, 1:2], 3, axis=1), np.repeat(batch.candidate_age[:, 1:2], 3, axis=1)
+    batch = batch.replace(visible=jnp.asarray(middle[0]), candidate_age=jnp.asarray(middle[1]))
+    future = np.arange(7) >= middle[0][:, :1]
+    assert future.any() and not future.all()
+    _, rows, before, updates = run(case, batch, train)
+    for name, gradient in rows["history"].items():
+        assert (np.asarray(gradient)[future] == 0).all(), name
+        assert (np.asarray(gradient)[~future] != 0).any(), name
+    later = batch.replace(
+        history_age=jnp.where(future, batch.history_age // 3, batch.history_age),
+        history_timed=jnp.where(future, ~batch.history_timed, batch.history_timed),
+    )
+    jax.tree.map(np.testing.assert_array_equal, (before, updates), run(case, later, train)[2:])
+
+
+@each_model
+def test_candidates_of_one_request_score_as_they_do_alone(case):
+    batch = random_batch(7)
+    alone = [forward(case, one_candidate(batch, index))[0] for index in range(3)]
+    packed = logits(case, batch)
+    np.testing.assert_allclose(packed, np.concatenate(alone, axis=1), atol=1e-5)
+    assert np.std(packed, axis=1).min() > 1e-3  # the candidate does matter
+
+
+@each_model
+def test_another_candidate_changes_nothing(case):
+    batch = random_batch(8)
+    ids = random_ids(np.random.default_rng(9), SCHEMA, SCHEMA.candidate, batch.candidate_mask.shape)
+    other = {name: value.at[:, 1].set(ids[name][:, 1]) for name, value in batch.candidate.items()}
+    before, after = logits(case, batch), logits(case, batch.replace(candidate=other))
+    np.testing.assert_array_equal(before[:, ::2], after[:, ::2])
+    assert (before[:, 1] != after[:, 1]).all()
+
+
+@each_model
+def test_packing_across_time_is_exact_or_refused(case):
+    refusal = build(case)[0].config.across_time_refusal()
+    if refusal:
+        assert "\n" not in refusal
+        return
+    batch = random_batch(9, across_time=True, lengths=[7, 7, 5, 3, 0])
+    assert (np.diff(np.asarray(batch.visible), axis=1) > 0).any()
+    alone = [forward(case, single_example(batch, index))[0] for index in range(3)]
+    np.testing.assert_allclose(logits(case, batch), np.concatenate(alone, axis=1), atol=1e-5)
+
+
+@each_model
+def test_an_unknown_time_is_never_read(case):
+    batch = random_batch(10, unknown=0.5)
+    unknown = batch.history_mask & ~batch.history_timed
+    assert unknown.any()
+    moved = batch.replace(history_age=jnp.where(unknown, batch.history_age // 7, batch.history_age))
+    np.testing.assert_array_equal(logits(case, batch), logits(case, moved))
+
+
+@each_model
+def test_jit_changes_nothing(case):
+    batch = random_batch(11)
+    model, variables = build(case)
+    np.testing.assert_allclose(model.apply(variables, batch).logits, logits(case, batch), atol=1e-5)
+
+
+@each_model
+def test_bfloat16_is_close_to_float32(case):
+    batch = random_batch(12)
+    model, variables = build(case, dtype="bfloat16")
+    low, high = quick_jit(model.apply)(variables, batch).logits, logits(case, batch)
+    assert low.dtype == jnp.float32
+    assert 0 < np.sqrt(np.mean((low - high) ** 2)) < 0.1 * np.std(high)
+
+
+@each_model
+def test_every_parameter_has_a_gradient(case):
+    params, rows, *_ = run(case, random_batch(13), train=True)
+    leaves = jax.tree_util.tree_leaves_with_path((params, rows))
+    assert [jax.tree_util.keystr(path) for path, leaf in leaves if not np.asarray(leaf).any()] == []
+
+
+@each_model
+def test_counted_operations_grow_with_length_and_useful_ones_are_fewer(case):
+    config = CASES[case]
+    full = config.flops_per_example(SCHEMA, 50)
+    assert full > config.flops_per_example(SCHEMA, 10) > 0
+    useful = config.useful_flops(SCHEMA, np.array([10, 20]))
+    assert 0 < useful < full
+    assert useful < config.useful_flops(SCHEMA, np.array([10, 50])) <= full
