@@ -83,6 +83,8 @@ class ModelConfig:
 class OptimizerConfig:
     """AdamW for dense parameters, row-wise Adagrad for embedding tables.
 
+    Dense gradients are of the batch's mean loss, row gradients of its sum.
+
     Attributes:
       learning_rate: peak learning rate of dense parameters.
       warmup: steps over which it rises linearly from 0.
@@ -103,7 +105,7 @@ class OptimizerConfig:
     clip: float = 10.0
     multipliers: tuple[tuple[str, float], ...] = ()
     embedding_learning_rate: float = 0.05
-    embedding_initial_accumulator: float = 1e-4
+    embedding_initial_accumulator: float = 1e-2
     embedding_init: float = 0.01
 
 

@@ -69,12 +69,14 @@ def train_step(
 
     changes, opt_state = optimizer.update(dense_gradient, state.opt_state, state.params)
     scale = factor(state.step)
+    # Of the summed loss: how far a row moves must not depend on how many other examples share its batch.
+    examples = jnp.sum(batch.candidate_mask).astype(jnp.float32)
     updated = {
         name: adagrad_rows(
             state.tables[name],
             state.accumulators[name],
             found[name].ids,
-            row_gradient[name],
+            examples * row_gradient[name],
             config.embedding_learning_rate * scale,
         )
         for name in found
