@@ -225,15 +225,15 @@ class SuanModule(nn.Module):
         """Logits of every candidate."""
         config = self.config
         if config.pool == "all" and batch.candidate_mask.shape[1] > 1:
-            states_NxTxD = self._states(*one_candidate_per_row(rows, batch))
+            states_NxTxD = self.states(*one_candidate_per_row(rows, batch))
             state_BxMxD = states_NxTxD[:, -1].reshape(*batch.candidate_mask.shape, -1)
         else:
-            state_BxMxD = self._states(rows, batch)[:, batch.history_mask.shape[1] :]
+            state_BxMxD = self.states(rows, batch)[:, batch.history_mask.shape[1] :]
         momentum = config.batch_norm_momentum
         head = Head(self.schema, config.head, momentum, config.batch_norm_logit, self.dtype, name="head")
         return Output(head(state_BxMxD, rows, batch, train))
 
-    def _states(self, rows: Rows, batch: Batch) -> jax.Array:
+    def states(self, rows: Rows, batch: Batch) -> jax.Array:
         """The last states of all tokens, (B, T, D)."""
         config, size = self.config, self.size
         max_tokens = self.max_len + 1

@@ -13,6 +13,7 @@ from suan_jax.config import Config, DataConfig, OptimizerConfig
 from suan_jax.layers import embedding
 from suan_jax.models.din import Din
 from suan_jax.models.suan import Suan
+from tests.compiling import quick_jit
 from tests.random_batch import (
     garble_pads,
     one_candidate,
@@ -32,15 +33,11 @@ CASES = {
 }
 SCHEMA = random_schema()
 MAX_LEN = 12
+# Compiling is nearly all of the cost here: most tests share one shape.
 random_batch = functools.partial(random_batch, schema=SCHEMA, rows=5, length=7, candidates=3)
 
 each_model = pytest.mark.parametrize("case", CASES)
 each_mode = pytest.mark.parametrize("train", [False, True])
-# Compiling is nearly all of the cost here, so code is left plain, and tests share the shapes above.
-quick_jit = functools.partial(
-    jax.jit,
-    compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
-)
 
 
 @functools.cache

@@ -8,10 +8,11 @@ import pytest
 from suan_jax import models
 from suan_jax.config import Config, DataConfig, OptimizerConfig
 from suan_jax.errors import UserError
-from suan_jax.layers import masking, time_buckets
+from suan_jax.layers import embedding, masking, time_buckets
 from suan_jax.layers.tokens import profile_tokens
 from suan_jax.models.suan import GRADES, Suan, UnifiedAttentionBlock
 from suan_jax.schema import Feature, Schema
+from tests.compiling import quick_jit
 from tests.random_batch import random_batch, random_schema
 
 SCHEMA = random_schema()
@@ -21,20 +22,37 @@ def build(config, max_len=7, schema=SCHEMA, noise=0.2):
     optimizer = OptimizerConfig(embedding_init=0.7)
     full = Config(model=config, data=DataConfig(max_len=max_len), optimizer=optimizer)
     model = models.build(full, schema)
-    variables = jax.jit(model.init)(jax.random.key(0), random_batch(0, schema, length=max_len))
+    variables = quick_jit(model.init)(jax.random.key(0), random_batch(0, schema, length=max_len))
     leaves, tree = jax.tree.flatten(variables["params"])
     keys = jax.random.split(jax.random.key(1), len(leaves))
     noisy = [x + noise * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
     return model, {**variables, "params": jax.tree.unflatten(tree, noisy)}
 
 
-def captured_states(model, variables, batch):
+def states(model, variables, rows, batch):
     """(what enters the first block, what leaves the last), each (B, T, D)."""
-    _, captured = model.apply(
-        variables, batch, capture_intermediates=lambda module, _: module.name in ("tokens", "blocks")
-    )
-    captured = captured["intermediates"]
-    return captured["tokens"]["__call__"][0], captured["blocks"]["__call__"][0][0]
+
+    def run(variables, rows, batch):
+        return model.apply_rows(
+            variables,
+            rows,
+            batch,
+            capture_intermediates=lambda module, method: module.name == "tokens" or method == "states",
+            mutable=["intermediates"],
+        )[1]["intermediates"]
+
+    captured = quick_jit(run)(variables, rows, batch)
+    return captured["tokens"]["__call__"][0], captured["states"][0]
+
+
+def shapes_of(config, schema):
+    """The parameters' shapes."""
+    model = models.build(Config(model=config), schema)
+    return jax.eval_shape(model.init, jax.random.key(0), random_batch(0, schema))["params"]
+
+
+def gather(model, variables, batch):
+    return embedding.gather(model.lookups, variables["tables"], batch)
 
 
 def layer_of(stacked, index):
@@ -82,9 +100,9 @@ def reference_block(x, p, profile, bias):
 def test_the_stack_is_its_equations():
     model, variables = build(Suan(head=(8,)))
     batch = random_batch(1, SCHEMA, rows=1, lengths=[7], unknown=0.0)
-    tokens, states = captured_states(model, variables, batch)
+    rows = gather(model, variables, batch)
+    tokens, last = states(model, variables, rows, batch)
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
-    rows = models.model.embedding.gather(model.lookups, variables["tables"], batch)
     profile = np.asarray(profile_tokens(SCHEMA, rows, batch)[0][0], np.float64)
     age = np.append(batch.history_age[0], 0).astype(np.int64)
     buckets = time_buckets.host_bucket(age[:, None] - age[None, :])
@@ -94,7 +112,7 @@ def test_the_stack_is_its_equations():
     x = np.asarray(tokens[0], np.float64)
     for layer in range(2):
         x = reference_block(x, layer_of(params["blocks"], layer), profile, bias)
-    np.testing.assert_allclose(states[0], x, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(last[0], x, rtol=1e-3, atol=1e-3)
 
 
 def test_a_block_has_the_published_number_of_parameters():
@@ -102,18 +120,17 @@ def test_a_block_has_the_published_number_of_parameters():
     schema = Schema(
         tables={"ids": 9}, history=features, candidate=features, profile=(Feature("user", "ids"),)
     )
-    _, variables = build(Suan(head=(8,)), schema=schema)
-    total = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]["blocks"]))
+    shapes = shapes_of(Suan(head=(8,)), schema)
+    total = sum(leaf.size for leaf in jax.tree.leaves(shapes["blocks"]))
     assert total == 2 * 26_240
 
 
 def test_the_scan_is_its_blocks_one_after_another():
     model, variables = build(Suan(head=(8,), layers=3))
     batch = random_batch(2, SCHEMA)
-    x, scanned = captured_states(model, variables, batch)
-    params = variables["params"]
-    module = model.module
-    rows = models.model.embedding.gather(model.lookups, variables["tables"], batch)
+    rows = gather(model, variables, batch)
+    x, scanned = states(model, variables, rows, batch)
+    params, module = variables["params"], model.module
     profile, profile_mask = profile_tokens(SCHEMA, rows, batch)
     bias = sum(
         cls.apply({"params": params[name]}, batch)
@@ -138,7 +155,7 @@ def test_remat_changes_no_value_and_no_gradient():
         def loss(params, model=model, variables=variables):
             return jnp.sum(jnp.sin(model.apply({**variables, "params": params}, batch).logits))
 
-        results.append(jax.jit(jax.value_and_grad(loss))(variables["params"]))
+        results.append(quick_jit(jax.value_and_grad(loss))(variables["params"]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)
 
 
@@ -147,7 +164,7 @@ def test_history_states_depend_on_the_candidate_only_where_the_pool_holds_it(poo
     model, variables = build(Suan(head=(8,), pool=pool))
     batch = random_batch(4, SCHEMA, lengths=np.full(5, 7))
     other = batch.replace(candidate={name: jnp.ones_like(ids) for name, ids in batch.candidate.items()})
-    before, after = (captured_states(model, variables, b)[1] for b in (batch, other))
+    before, after = (states(model, variables, gather(model, variables, b), b)[1] for b in (batch, other))
     changed = np.abs(before - after).max(axis=(0, 2))
     assert (changed[:-1] > 1e-4).all() if depends else (changed[:-1] == 0).all()
     assert changed[-1] > 1e-2
@@ -157,26 +174,24 @@ def test_a_time_that_becomes_unknown_moves_the_logits():
     model, variables = build(Suan(head=(8,)))
     batch = random_batch(5, SCHEMA, lengths=np.full(5, 7), unknown=0.0)
     forgotten = batch.replace(history_timed=batch.history_timed.at[:, 3].set(False))
-    assert (model.apply(variables, batch).logits != model.apply(variables, forgotten).logits).all()
+    apply = quick_jit(model.apply)
+    assert (apply(variables, batch).logits != apply(variables, forgotten).logits).all()
 
 
 def test_a_missing_profile_value_is_not_attended_to():
     model, variables = build(Suan(head=(8,)))
     batch = random_batch(6, SCHEMA, unknown=0.0)
     gone = {name: jnp.zeros_like(ids) for name, ids in batch.profile.items()}
-    rows = models.model.embedding.gather(model.lookups, variables["tables"], batch)
+    rows = gather(model, variables, batch)
 
-    def states(batch, rows):
-        _, captured = model.apply_rows(
-            variables, rows, batch, capture_intermediates=lambda module, _: module.name == "blocks"
-        )
-        return captured["intermediates"]["blocks"]["__call__"][0][0]
+    def last(batch, rows):
+        return np.asarray(states(model, variables, rows, batch)[1])
 
     # Rows that a missing value could not have: none of them may reach a state.
     noise = {**rows, "profile": jax.tree.map(lambda row: row + 5.0, rows["profile"])}
     missing = batch.replace(profile=gone)
-    np.testing.assert_array_equal(states(missing, rows), states(missing, noise))
-    assert (np.asarray(states(batch, rows)) != states(batch, noise)).any()
+    np.testing.assert_array_equal(last(missing, rows), last(missing, noise))
+    assert (last(batch, rows) != last(batch, noise)).any()
 
 
 @pytest.mark.parametrize("pool", ["history", "causal"])
@@ -184,7 +199,7 @@ def test_operations_are_those_that_run(pool):
     config = Suan(head=(32,), layers=1, width=256, heads=2, pool=pool)
     model, variables = build(config, max_len=40)
     batch = random_batch(0, SCHEMA, rows=4, length=40)
-    cost = jax.jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 4
+    cost = quick_jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 4
     assert config.flops_per_example(SCHEMA, 40) == pytest.approx(cost, rel=0.05)
 
 
@@ -206,14 +221,20 @@ def test_bad_settings_are_named(field, value):
 
 
 def test_ablations_take_out_their_parameters_and_nothing_else():
-    batch = random_batch(7, SCHEMA)
-    model, full = build(Suan(head=(8,)))
-    names = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(full["params"])}
-    expected = {"rms_norm": "norm_", "position_bias": "position_bias", "time_bias": "time_bias"}
-    for field, part in expected.items():
-        model, variables = build(Suan(head=(8,), **{field: False}))
-        assert np.isfinite(jax.jit(model.apply)(variables, batch).logits).all()
-        left = jax.tree_util.tree_leaves_with_path(variables["params"])
-        left = {jax.tree_util.keystr(path) for path, _ in left}
-        gone = {name for name in names if part in name and "head" not in name}
-        assert left == names - gone and gone
+    def names(config):
+        leaves = jax.tree_util.tree_leaves_with_path(shapes_of(config, SCHEMA))
+        return {jax.tree_util.keystr(path) for path, _ in leaves}
+
+    full = names(Suan())
+    for field, part in {
+        "rms_norm": "norm_",
+        "position_bias": "position_bias",
+        "time_bias": "time_bias",
+    }.items():
+        gone = {name for name in full if part in name and "head" not in name}
+        assert names(Suan(**{field: False})) == full - gone and gone
+
+
+def test_without_norms_and_biases_it_still_scores():
+    model, variables = build(Suan(head=(8,), rms_norm=False, position_bias=False, time_bias=False))
+    assert np.isfinite(quick_jit(model.apply)(variables, random_batch(8, SCHEMA)).logits).all()
