@@ -16,6 +16,7 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+@pytest.mark.smoke
 def test_scores_are_the_mlp_of_the_four_terms_side_by_side():
     rng = np.random.default_rng(0)
     q, k = rng.normal(size=(2, 3, 4)).astype(np.float32), rng.normal(size=(2, 5, 4)).astype(np.float32)

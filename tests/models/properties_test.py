@@ -97,11 +97,11 @@ def assert_finite(tree):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.smoke
 def test_every_registered_model_is_here():
     assert {config.name for config in CASES.values()} == set(models.registered())
 
 
-@pytest.mark.smoke
 @each_model
 @each_mode
 def test_an_empty_history_is_finite(case, train):
@@ -248,6 +248,7 @@ def test_every_parameter_has_a_gradient(case):
     assert [jax.tree_util.keystr(path) for path, leaf in leaves if not np.asarray(leaf).any()] == []
 
 
+@pytest.mark.smoke
 @each_model
 def test_counted_operations_grow_with_length_and_useful_ones_are_fewer(case):
     config = CASES[case]
