@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from suan_jax.models import registered
 
 _KIND = "kind"  # beside the fields: the class of a job's config that adds fields to `Config`
 _ABSENT = "(absent)"
+_PACKAGE = f"{__package__}."
+_HINT = "if a config file defines it, give that file as --config=FILE"
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -46,9 +49,13 @@ def from_dict(data: Mapping[str, Any]) -> Config:
 def _config_class(path: str) -> type[Config]:
     module, _, name = path.rpartition(".")
     try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"config.{_KIND} is {path!r}, expected a config class ({error})") from error
+        # A file of data must not have anything else imported, and so run.
+        holder = importlib.import_module(module) if module.startswith(_PACKAGE) else sys.modules[module]
+        kind = getattr(holder, name)
+    except (ImportError, AttributeError, KeyError) as error:
+        raise UserError(
+            f"config.{_KIND} is {path!r}, expected a config class that is known; {_HINT}"
+        ) from error
     if not (isinstance(kind, type) and issubclass(kind, Config)):
         raise UserError(f"config.{_KIND} is {path!r}, expected a class that derives from Config")
     return kind
@@ -64,7 +71,7 @@ def model_class(name: str, field: str) -> type[ModelConfig]:
     if name not in known:
         raise UserError(
             f"{field} is {name!r}, the nearest model is {nearest(name, known)!r} "
-            f"of {', '.join(sorted(known))}"
+            f"of {', '.join(sorted(known))}; {_HINT}"
         )
     return known[name]
 

@@ -1,7 +1,8 @@
 """Configs on the command line: --config=FILE[:args] and --config.KEY=VALUE.
 
 A config file is a Python file with a function `get_config` that returns a `Config`. What follows the colon,
-as in `configs/suan.py:grade=1,store=/data/kuai`, are its keyword arguments, typed by its signature.
+as in `configs/suan.py:grade=1,store=/data/kuai`, are its keyword arguments, typed by its signature. The file
+may define a model of its own, or import one from a file beside it.
 """
 
 from __future__ import annotations
@@ -46,20 +47,40 @@ def load(argument: str) -> Config:
       UserError: if the file cannot be read, has no get_config, takes other arguments, fails, or returns
         something that is not a `Config`.
     """
-    path, _, arguments = argument.partition(":")
-    if not path:
-        raise UserError(f"--config={argument} names no file, expected FILE[:key=value,...]")
-    path = str(Path(path))
-    get_config = _get_config(Path(path))
-    keywords = _keywords(path, get_config, arguments)
-    config = _attempt(path, "get_config", functools.partial(get_config, **keywords))
+    path, arguments = _split(argument)
+    get_config = _get_config(path)
+    keywords = _keywords(str(path), get_config, arguments)
+    config = _attempt(str(path), "get_config", functools.partial(get_config, **keywords))
     if not isinstance(config, Config):
         raise UserError(f"{path}: get_config returned a {type(config).__name__}, expected a Config")
     return config
 
 
-def _get_config(path: Path) -> Callable[..., Any]:
-    """The function get_config of a config file."""
+def load_definitions(argument: str) -> None:
+    """Runs a config file for what it defines, a model of its own for example; get_config is not called.
+
+    A job that reads a work directory's config.json needs it where the run's model is not one of this package:
+    the file names the model, and holds no code.
+
+    Args:
+      argument: as in `load`; what follows the colon is not read.
+
+    Raises:
+      UserError: if the file cannot be read, or fails.
+    """
+    _run(_split(argument)[0])
+
+
+def _split(argument: str) -> tuple[Path, str]:
+    """The file that --config names, and the text of its arguments."""
+    path, _, arguments = argument.partition(":")
+    if not path:
+        raise UserError(f"--config={argument} names no file, expected FILE[:key=value,...]")
+    return Path(path), arguments
+
+
+def _run(path: Path) -> types.ModuleType:
+    """A config file as a module, run."""
     try:
         source = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -67,11 +88,21 @@ def _get_config(path: Path) -> Callable[..., Any]:
         near = nearest(str(path), map(str, path.parent.glob("*.py")))
         hint = f", the nearest is {near}" if near and not path.exists() else ""
         raise UserError(f"config file {str(path)!r} cannot be read: {reason}{hint}") from error
+    # Files beside it can be imported, but hide nothing that could be imported before.
+    folder = str(path.parent.absolute())
+    if folder not in sys.path:
+        sys.path.append(folder)
     # Dataclasses look their module up by name; no bytecode is kept, which may be stale.
     module = types.ModuleType(f"config_file_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
     _attempt(str(path), "it", lambda: exec(compile(source, path, "exec"), vars(module)))
+    return module
+
+
+def _get_config(path: Path) -> Callable[..., Any]:
+    """The function get_config of a config file."""
+    module = _run(path)
     get_config = getattr(module, "get_config", None)
     if not callable(get_config):
         raise UserError(f"{path} has no function get_config that returns a Config")

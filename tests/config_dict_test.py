@@ -76,6 +76,13 @@ def test_what_is_unknown_is_named(data, message):
         from_dict(data)
 
 
+def test_the_class_of_a_config_is_never_imported_from_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere.py").write_text("raise RuntimeError('run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"config\.kind is 'elsewhere\.C'.*--config=FILE"):
+        from_dict({"model": {"name": "deep"}, "kind": "elsewhere.C"})
+
+
 def test_differences_name_fields_and_both_values():
     a = Config(model=DeepConfig(size=3), train=TrainConfig(steps=5))
     b = Config(model=ModelConfig(name="plain"), init_from="runs/x")

@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 import textwrap
 from pathlib import Path
 
@@ -208,3 +209,32 @@ def test_loading_twice_gives_configs_of_their_own(study):
     first.train.steps = 1
     assert isinstance(second, Config)
     assert second.train.steps == 70
+
+
+def test_files_beside_a_config_file_can_be_imported_and_hide_nothing(write, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    write("STEPS = 9", "a_neighbour.py")
+    write("raise RuntimeError", "textwrap.py")
+    path = write(
+        """
+        import textwrap
+        from a_neighbour import STEPS
+        from suan_jax.config import Config, TrainConfig
+        from tests.config_file_test import SmallConfig
+        def get_config():
+            return Config(model=SmallConfig(), train=TrainConfig(steps=STEPS))
+        """
+    )
+    assert config_file.load(path).train.steps == 9
+
+
+def test_definitions_are_loaded_without_a_config(write):
+    path = write("import dataclasses\nSEEN = 1\ndef get_config(grade):\n  raise RuntimeError")
+    config_file.load_definitions(f"{path}:grade=1")
+    assert sys.modules["config_file_study"].SEEN == 1
+    with pytest.raises(UserError, match=r"no_study\.py' cannot be read: No such file"):
+        config_file.load_definitions(path.replace("study", "no_study"))
+    with pytest.raises(UserError, match="fails at line 1 with ZeroDivisionError"):
+        config_file.load_definitions(write("1 / 0"))
+    with pytest.raises(UserError, match="names no file"):
+        config_file.load_definitions(":grade=1")

@@ -44,6 +44,7 @@ class Store:
         and last_time (seconds; None where the split is empty).
       source: name of the source it was prepared from.
       extra: settings of the preparation.
+      vocabularies: the tables whose ids have raw values.
       ranks: (num_blocks, 2) float64, the first and the last rank of each block.
     """
 
@@ -54,6 +55,9 @@ class Store:
         self.source: str = description["source"]
         self.statistics: dict[str, Any] = description["statistics"]
         self.extra: dict[str, Any] = description["extra"]
+        self.vocabularies = frozenset(
+            name for name in self.schema.tables if f"vocabulary/{name}.parquet" in self._files
+        )
         self.ranks = np.array(description["blocks"]["ranks"], np.float64)
         self.num_blocks = len(self.ranks)
         self._counts = {name: np.array(n, np.int64) for name, n in description["blocks"]["counts"].items()}

@@ -122,6 +122,7 @@ def test_vocabularies_and_users_come_back(tmp_path):
     users.write_parquet(tmp_path / "users.parquet")
     path = tmp_path / "store"
     write(path, random_log(), vocabularies={"item": words}, users=tmp_path / "users.parquet")
+    assert open_store(path).vocabularies == {"item"}
     assert open_store(path).vocabulary("item").equals(words)
     assert open_store(path).raw_users().equals(users)
     with pytest.raises(UserError, match="no vocabulary 'shop'"):
