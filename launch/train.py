@@ -3,7 +3,7 @@
     python launch/train.py --config=FILE[:key=value,...] [--workdir=DIR] [--config.FIELD=VALUE ...]
 
 The same command again goes on where the run stopped; once it has finished, it prints the result again.
-Without --workdir the run lives in runs/NAME_OF_THE_CONFIG.
+Without --workdir the run lives in runs/NAME_OF_THE_CONFIG. suan_jax/config.py says what each field means.
 """
 
 from collections.abc import Sequence

@@ -29,8 +29,8 @@ _ILLEGAL = re.compile(r"flag --(?P<name>[^=]+)=(?P<value>.*?): (?P<reason>.*)", 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Parses flags, calls `main` with the program's name, and exits with its exit code (None is 0)."""
-    # Libraries below report every save and every missing accelerator as information.
-    logging.set_verbosity(logging.WARNING)
+    # Libraries below log what they save and each file that they do not like; what ends a job is raised.
+    logging.set_verbosity(logging.FATAL)
     try:
         app.run(main, flags_parser=_parse_flags)
     except UserError as error:

@@ -23,6 +23,8 @@ from suan_jax.schema import Schema
 if TYPE_CHECKING:  # polars is needed by preparation and serving alone
     import polars as pl
 
+_USERS = "users.parquet"
+
 
 def open_store(path: str | os.PathLike) -> Store:
     """Opens the store that `launch/prepare.py` wrote at `path`.
@@ -45,6 +47,7 @@ class Store:
       source: name of the source it was prepared from.
       extra: settings of the preparation.
       vocabularies: the tables whose ids have raw values.
+      has_raw_users: whether its users have raw ids.
       ranks: (num_blocks, 2) float64, the first and the last rank of each block.
     """
 
@@ -58,6 +61,7 @@ class Store:
         self.vocabularies = frozenset(
             name for name in self.schema.tables if f"vocabulary/{name}.parquet" in self._files
         )
+        self.has_raw_users = _USERS in self._files
         self.ranks = np.array(description["blocks"]["ranks"], np.float64)
         self.num_blocks = len(self.ranks)
         self._counts = {name: np.array(n, np.int64) for name, n in description["blocks"]["counts"].items()}
@@ -115,9 +119,9 @@ class Store:
         Raises:
           UserError: if the store holds none, or the file is altered.
         """
-        if "users.parquet" not in self._files:
-            raise UserError(f"{self} has no users.parquet, so its users have no raw ids")
-        return self._read_frame("users.parquet")
+        if not self.has_raw_users:
+            raise UserError(f"{self} has no {_USERS}, so its users have no raw ids")
+        return self._read_frame(_USERS)
 
     def _read(self, index: int, with_events: bool) -> Block:
         if not 0 <= index < self.num_blocks:

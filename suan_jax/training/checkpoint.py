@@ -1,25 +1,25 @@
 """Saving a run and finding it again, through Orbax.
 
-Each checkpoint holds the state, the position of the input iterator and the config. Saves are asynchronous
-and atomic: a kill leaves the checkpoint before.
+Each checkpoint holds the state, the position of the input iterator, the clock, the config, and checksums of
+them all. Saves are asynchronous and atomic: a kill leaves the checkpoint before.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
-from suan_jax.config import CheckpointConfig
+from suan_jax.errors import UserError
+from suan_jax.notice import notice
+from suan_jax.training.checksums import find_damage, write_checksums
 from suan_jax.training.state import TrainState
-
-HIGHER_IS_BETTER = {"auc": True, "gauc": True, "log_loss": False}
 
 
 def abstract_with_sharding(abstract: Any, shardings: Any) -> Any:
@@ -31,110 +31,120 @@ def abstract_with_sharding(abstract: Any, shardings: Any) -> Any:
     )
 
 
+_JSON_ITEMS = ("iterator", "clock", "config")  # beside the item "state"
+
+
+@dataclasses.dataclass
+class _Keep(checkpoint_managers.PreservationPolicy):
+    """Which checkpoints stay when one more is saved: the newest, and one by its step."""
+
+    newest: int
+    step: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        newest = {checkpoint.step for checkpoint in checkpoints[-self.newest :]}
+        return [checkpoint.step in newest | {self.step} for checkpoint in checkpoints]
+
+
 class Checkpoints:
     """The checkpoints of one work directory."""
 
-    def __init__(self, directory: Path, config: CheckpointConfig):
-        """Opens `directory`, making it if need be.
+    def __init__(self, directory: Path, keep: int = 1, read_only: bool = False):
+        """Opens `directory`.
 
         Args:
-          directory: where the checkpoints lie, one folder a step.
-          config: how many to keep, and by which metric the best is chosen.
+          directory: where the checkpoints lie, one folder a step; made if need be.
+          keep: how many of the newest stay.
+          read_only: for reading beside a run that may be writing: nothing is made, moved or removed.
         """
-        self._directory = directory
-        self._best = config.best
-        keep = [checkpoint_managers.LatestN(config.keep)]
-        if config.best:
-            keep.append(
-                checkpoint_managers.BestN(
-                    get_metric_fn=self._metric, n=1, keep_checkpoints_without_metrics=False
-                )
-            )
+        self._directory = directory.absolute()
+        self._read_only = read_only
+        self._keep = _Keep(keep)
+        self._saving: int | None = None
         self._manager = ocp.CheckpointManager(
-            directory.absolute(),
+            self._directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(keep),
-                best_fn=self._metric if config.best else None,
-                cleanup_tmp_directories=True,
+                preservation_policy=self._keep,
+                # Orbax calls this before it gives a checkpoint its final name.
+                async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
+                cleanup_tmp_directories=not read_only,
+                create=not read_only,
+                read_only=read_only,
             ),
         )
 
-    def _metric(self, metrics: Mapping[str, float]) -> float:
-        value = metrics[self._best]
-        return value if HIGHER_IS_BETTER[self._best] else -value
-
-    def save(
-        self, state: TrainState, iterator: dict, config: dict, metrics: Mapping[str, float] | None = None
-    ) -> None:
+    def save(self, state: TrainState, iterator: dict, clock: dict, config: dict) -> None:
         """Starts saving `state` under its step, unless that step is there already.
 
         Args:
           state: the run's state; it may be donated as soon as this returns.
           iterator: the input iterator's position, JSON-ready.
+          clock: the run's clock, JSON-ready.
           config: the run's config, JSON-ready.
-          metrics: of the evaluation made at this step, if one was made.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                iterator=ocp.args.JsonSave(iterator),
-                config=ocp.args.JsonSave(config),
-            ),
-            metrics=dict(metrics) if metrics else None,
-        )
+        self.wait()
+        self._saving = step
+        beside = dict(zip(_JSON_ITEMS, map(ocp.args.JsonSave, (iterator, clock, config)), strict=True))
+        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), **beside))
 
-    def restore(self, abstract: TrainState, step: int | None = None) -> tuple[TrainState, dict] | None:
-        """The state and iterator position of the newest checkpoint that can be read, or None.
+    def _seal(self) -> None:
+        for folder in (*self._directory.glob(f"{self._saving}"), *self._directory.glob(f"{self._saving}.*")):
+            write_checksums(folder)
 
-        A checkpoint that cannot be read is set aside, with a warning, and the one before it is tried.
+    def keep(self, step: int) -> None:
+        """From now on the checkpoint of `step` stays beside the newest."""
+        self._keep.step = step
+
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def restore(self, abstract: TrainState, first: int | None = None) -> tuple[TrainState, dict] | None:
+        """The newest sound checkpoint: its state, and its other items by name; None if there is none.
+
+        A damaged checkpoint is set aside, and says so.
 
         Args:
           abstract: shapes, dtypes and shardings of the state.
-          step: the one step wanted; by default the newest.
+          first: a step that is tried before the newest.
+
+        Raises:
+          UserError: if a sound checkpoint holds arrays of other shapes.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True) if step is None else [step]
-        for candidate in steps:
-            try:
-                restored = self._manager.restore(
-                    candidate,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(abstract), iterator=ocp.args.JsonRestore()
-                    ),
-                )
-                return restored["state"], restored["iterator"]
-            except Exception as error:  # whatever a damaged file provokes in the layers below
-                if step is not None:
-                    raise
-                self._set_aside(candidate, error)
+        for step in sorted(self.steps(), key=lambda step: (step == first, step), reverse=True):
+            damage = find_damage(self._directory / str(step))
+            if not damage:
+                return self._read(step, abstract)
+            self._set_aside(step, damage)
         return None
 
-    def _set_aside(self, step: int, error: Exception) -> None:
+    def _read(self, step: int, abstract: TrainState) -> tuple[TrainState, dict]:
+        beside = {name: ocp.args.JsonRestore() for name in _JSON_ITEMS}
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), **beside)
+        try:
+            restored = self._manager.restore(step, args=items)
+        except ValueError as error:  # its files are sound, so it is of other arrays
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"the checkpoint {self._directory / str(step)} does not fit this config and its log as they "
+                f"are now, which may have been prepared again: {reason[:200]}"
+            ) from error
+        return restored["state"], {name: restored[name] for name in _JSON_ITEMS}
+
+    def _set_aside(self, step: int, damage: str) -> None:
         folder = self._directory / str(step)
+        if self._read_only:
+            notice(f"the checkpoint {folder} is damaged ({damage}) and left out")
+            return
         aside = self._directory.parent / f"damaged_checkpoint_{step}"
-        logging.warning(
-            "checkpoint %s cannot be read (%s: %s); it is moved to %s and the one before it is used",
-            folder,
-            type(error).__name__,
-            str(error).splitlines()[0][:200] if str(error) else "no message",
-            aside,
-        )
+        notice(f"the checkpoint {folder} is damaged ({damage}) and moved to {aside}")
         if jax.process_index() == 0:
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
         self._manager.reload()
-
-    def best_step(self) -> int | None:
-        """The step of the best checkpoint by the chosen metric; the newest if none is chosen or measured."""
-        best = self._manager.best_step() if self._best else None
-        return self.latest_step() if best is None else best
-
-    def latest_step(self) -> int | None:
-        """The step of the newest checkpoint, or None."""
-        return self._manager.latest_step()
 
     def wait(self) -> None:
         """Returns when every save has reached the disk; raises what went wrong with it."""

@@ -4,31 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from suan_jax.data.block import Log
 from suan_jax.data.store import Store
 from suan_jax.errors import UserError
 from suan_jax.evaluation.evaluator import Scores
-from suan_jax.training.checkpoint import Checkpoints
+from suan_jax.training.compilation import enable_compilation_cache
 from suan_jax.training.evaluation import Evaluation
-from suan_jax.training.setup import Setup, set_up
-from suan_jax.training.state import TrainState
-from suan_jax.training.workdir import read_config
-
-
-def restore_run(workdir: Path) -> tuple[Setup, TrainState]:
-    """The best checkpoint of a work directory (the newest if no metric chooses), on this machine's devices.
-
-    Raises:
-      UserError: if the directory holds no run, or no checkpoint yet.
-    """
-    setup = set_up(read_config(workdir))
-    checkpoints = Checkpoints(workdir / "checkpoints", setup.config.checkpoint)
-    try:
-        restored = checkpoints.restore(setup.abstract, checkpoints.best_step())
-    finally:
-        checkpoints.close()
-    if restored is None:
-        raise UserError(f"{workdir} holds no checkpoint yet: train it first")
-    return setup, restored[0]
+from suan_jax.training.restore import restore_run
 
 
 def evaluate_run(workdir: Path, split: str, predictions: Path | None = None) -> dict[str, float]:
@@ -46,32 +28,34 @@ def evaluate_run(workdir: Path, split: str, predictions: Path | None = None) -> 
     Raises:
       UserError: if the work directory, its log or the split is not right.
     """
+    enable_compilation_cache()
     setup, state = restore_run(workdir)
     evaluation = Evaluation(setup)
     if predictions is None:
         return evaluation.metrics(state, split)
     scores = evaluation.scores(state, split)
-    write_predictions(predictions, scores, setup)
+    write_predictions(predictions, scores, setup.log)
     return scores.metrics()
 
 
-def write_predictions(path: Path, scores: Scores, setup: Setup) -> None:
-    """Writes user, label and logit of every example, at once.
+def write_predictions(path: Path, scores: Scores, log: Log) -> None:
+    """Writes user, label and logit of every example at once; users are raw ids where `log` has them.
 
     Raises:
       UserError: if the file cannot be written there.
     """
     import polars as pl  # training and plain evaluation do without
 
-    frame = pl.DataFrame(
-        {"user": scores.user, "label": scores.label.astype("int8"), "logit": scores.logit.astype("float32")}
-    )
-    log = setup.log
-    if isinstance(log, Store) and (users := log.raw_users()) is not None:
-        frame = frame.with_columns(user=users["raw"].gather(frame["user"]))
+    columns = {"label": scores.label.astype("int8"), "logit": scores.logit.astype("float32")}
+    frame = pl.DataFrame({"user": scores.user, **columns})
+    if isinstance(log, Store) and log.has_raw_users:
+        raw = log.raw_users().select("raw", user=pl.col("index").cast(frame["user"].dtype))
+        frame = frame.join(raw, on="user", how="left", maintain_order="left")
+        frame = frame.select(pl.col("raw").alias("user"), *columns)
     temporary = path.with_name(path.name + ".tmp")
     try:
         frame.write_parquet(temporary)
         temporary.replace(path)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write the predictions to {path}: {error.strerror or error}") from error

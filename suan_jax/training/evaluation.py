@@ -13,7 +13,7 @@ from suan_jax.data.selection import Selection, num_examples
 from suan_jax.evaluation import evaluator
 from suan_jax.progress import progress
 from suan_jax.training.setup import Setup
-from suan_jax.training.sharding import place_batch
+from suan_jax.training.sharding import check_batch_size, place_batch
 from suan_jax.training.state import TrainState, inference_variables
 from suan_jax.training.step import compile_score
 
@@ -27,13 +27,19 @@ class Evaluation:
     """
 
     def __init__(self, setup: Setup):
+        """For the states of `setup`.
+
+        Raises:
+          UserError: if the mesh does not divide the size of an evaluation batch.
+        """
+        check_batch_size(setup.mesh, setup.config.train, "eval_batch_size")
         self._setup = setup
         accumulator = setup.config.optimizer.embedding_initial_accumulator
         self._variables = jax.jit(lambda state: inference_variables(state, accumulator))
         self._score = compile_score(setup.model, setup.mesh)
 
     def metrics(self, state: TrainState, split: str, watch: Watch = lambda items: items) -> dict[str, float]:
-        """Metrics of a split; `watch` may wrap the batches to stop between two of them."""
+        """Metrics of a split; `watch` may wrap the batches, to stop between two."""
         examples = num_examples(self._setup.log, Selection((split,)))
         return evaluator.evaluate(
             watch(self._items(split)), self._logits(state), self._setup.config.data.negative_rate, examples

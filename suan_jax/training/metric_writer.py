@@ -43,8 +43,8 @@ class MetricWriter:
     """Appends rows to metrics.jsonl in a work directory, and to TensorBoard if tensorboardX is installed.
 
     A step may have one training row and one evaluation row per split; a row that stands already is not
-    written again, so repeating the end of a finished run changes nothing. Write the rows of a step before
-    its checkpoint: a row that is lost between the two is not made up for.
+    written again, so repeating the end of a finished run changes nothing. Write the training row of
+    a step before its checkpoint: a row that is lost between the two is not made up for.
     """
 
     def __init__(self, workdir: Path, resume_step: int | None = None) -> None:
@@ -61,7 +61,7 @@ class MetricWriter:
         self._path = Path(workdir) / "metrics.jsonl"
         resumed = resume_step is not None and self._path.exists()
         rows = [row for row in read_metrics(self._path) if row["step"] <= resume_step] if resumed else []
-        self._written = {(row["step"], row.get("split")) for row in rows}
+        self._rows = {(row["step"], row.get("split")): row for row in rows}
         temporary = self._path.with_name("metrics.jsonl.tmp")
         with temporary.open("w") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -82,10 +82,10 @@ class MetricWriter:
           OSError: if the disk is full, naming the file.
         """
         key = (int(step), values.get("split"))
-        if key in self._written:
+        if key in self._rows:
             return
-        self._written.add(key)
         row = {"step": key[0], **{name: plain(value) for name, value in values.items()}}
+        self._rows[key] = row
         try:
             self._file.write(json.dumps(row, allow_nan=False) + "\n")
             self._file.flush()
@@ -97,6 +97,14 @@ class MetricWriter:
             for name, value in row.items():
                 if name != "step" and isinstance(value, (int, float)):
                     self._board.add_scalar(f"{prefix}/{name}", value, key[0])
+
+    def has(self, step: int, split: str | None = None) -> bool:
+        """Whether the row of a step stands: of the evaluation of a split, or else of training."""
+        return (step, split) in self._rows
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows that stand, in order."""
+        return list(self._rows.values())
 
     def close(self) -> None:
         """Closes the files."""

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import TypeVar
-
-from suan_jax.errors import Preempted
-
-Item = TypeVar("Item")
 
 
 class StopSignal:
@@ -34,14 +28,3 @@ class StopSignal:
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         self.received = True
-
-    def watch(self, items: Iterable[Item], message: str) -> Iterator[Item]:
-        """Passes `items` on, for work that has nothing to save.
-
-        Raises:
-          Preempted: with `message`, once the signal has arrived.
-        """
-        for item in items:
-            if self.received:
-                raise Preempted(message)
-            yield item

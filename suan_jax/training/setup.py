@@ -20,7 +20,6 @@ from suan_jax.config import Config
 from suan_jax.data.block import Log
 from suan_jax.data.log import open_log
 from suan_jax.data.selection import num_examples, train_selection
-from suan_jax.errors import UserError
 from suan_jax.models import Model, build
 from suan_jax.training.checkpoint import abstract_with_sharding
 from suan_jax.training.optimizer import Schedule, dense_optimizer, learning_rate_factor
@@ -72,7 +71,7 @@ def set_up(config: Config) -> Setup:
     """Everything a run of `config` needs.
 
     Raises:
-      UserError: if the log, the mesh, the batch size or the model's config is not right.
+      UserError: if the log, the mesh or the model's config is not right.
     """
     log = open_log(config.data)
     train_examples = num_examples(log, train_selection(config.data))
@@ -81,13 +80,6 @@ def set_up(config: Config) -> Setup:
     )
     model = build(config, log.schema)
     mesh = make_mesh(config.mesh)
-    for field in ("batch_size", "eval_batch_size"):
-        size = getattr(config.train, field)
-        if size % mesh.shape["data"]:
-            raise UserError(
-                f"config.train.{field}={size} cannot be split over the {mesh.shape['data']} devices of the "
-                "mesh's data axis: give a multiple"
-            )
     logical_axes = model.logical_axes(blank_batch(log.schema, 1, config.data.max_len))
     factor = learning_rate_factor(config.optimizer, total_steps)
     optimizer = dense_optimizer(config.optimizer, factor, logical_axes["params"])

@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from suan_jax.batch import Batch
-from suan_jax.config import MeshConfig
+from suan_jax.config import MeshConfig, TrainConfig
 from suan_jax.errors import UserError
 from suan_jax.models.model import Variables
 from suan_jax.training.state import TrainState
@@ -61,6 +61,20 @@ def _fit(mesh: Mesh, spec: PartitionSpec, shape: tuple[int, ...]) -> NamedShardi
     return NamedSharding(mesh, PartitionSpec(*fitted))
 
 
+def check_batch_size(mesh: Mesh, config: TrainConfig, field: str) -> None:
+    """Checks that the data axis divides a batch size.
+
+    Raises:
+      UserError: naming the `field` of `config`, "batch_size" or "eval_batch_size".
+    """
+    size, devices = getattr(config, field), mesh.shape["data"]
+    if size % devices:
+        raise UserError(
+            f"config.train.{field} is {size}, expected a multiple of the {devices} devices along the mesh's "
+            "data axis"
+        )
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Batches are split by rows over the data axis."""
     return NamedSharding(mesh, PartitionSpec("data"))
@@ -69,6 +83,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def place_batch(mesh: Mesh, batch: Batch) -> Batch:
     """Puts this process's rows of a NumPy batch on the devices, as one global batch."""
     sharding = batch_sharding(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)  # all leaves in one call: half the time
     return jax.tree.map(
         lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch
     )

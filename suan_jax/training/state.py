@@ -43,6 +43,13 @@ class TrainState:
         return {"params": self.params, "batch_stats": self.batch_stats, "constants": self.constants}
 
 
+@jax.jit
+def is_finite(state: TrainState) -> jax.Array:
+    """Whether no number of the state is NaN or infinite, () bool."""
+    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
 def init_state(
     key: jax.Array,
     model: Model,

@@ -48,13 +48,16 @@ def history_lengths(setup: Setup) -> np.ndarray:
     return np.concatenate(lengths)
 
 
-def summarise(setup: Setup, params: Any, metrics: dict[str, float], clock: Clock) -> dict[str, Any]:
+def summarise(
+    setup: Setup, params: Any, step: int, metrics: dict[str, float], clock: Clock
+) -> dict[str, Any]:
     """The content of summary.json.
 
     Args:
       setup: the run.
       params: its dense parameters.
-      metrics: of the test split.
+      step: of the state that was evaluated, the last or the best.
+      metrics: of that state on the test split.
       clock: the run's clock.
     """
     config, schema = setup.config, setup.log.schema
@@ -68,6 +71,7 @@ def summarise(setup: Setup, params: Any, metrics: dict[str, float], clock: Clock
         "max_len": config.data.max_len,
         "train_fraction": config.data.train_fraction,
         **metrics,
+        "evaluated_step": step,
         "train_examples": setup.train_examples,
         "examples_seen": examples,
         "steps": setup.total_steps,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import jax
@@ -13,40 +12,36 @@ from suan_jax.data.block import Log
 from suan_jax.data.store import Store
 from suan_jax.errors import UserError
 from suan_jax.schema import OOV, PAD
-from suan_jax.training.checkpoint import Checkpoints
-from suan_jax.training.setup import Setup, set_up
+from suan_jax.training.restore import restore_run
+from suan_jax.training.setup import Setup
 from suan_jax.training.state import TrainState
-from suan_jax.training.workdir import read_config
 
 
 def warm_start(state: TrainState, setup: Setup, source: Path) -> TrainState:
     """`state` with the weights of the run in the work directory `source`.
 
-    Dense parameters and running statistics must have the same shapes. Table rows, and their Adagrad
-    accumulators, follow the raw id that they stand for; ids the other run did not know keep their fresh
-    rows. The step and the dense optimizer start anew.
+    The model must be the same, and dense parameters and running statistics have the same shapes. Table rows,
+    and their Adagrad accumulators, follow the raw id that they stand for; ids the other run did not know keep
+    their fresh rows. The step and the dense optimizer start anew.
 
     Raises:
       UserError: if `source` holds no checkpoint, or its model does not fit.
     """
-    config = read_config(source)
-    config = dataclasses.replace(config, mesh=setup.config.mesh)
-    other = set_up(config)
-    checkpoints = Checkpoints(source / "checkpoints", config.checkpoint)
     try:
-        restored = checkpoints.restore(other.abstract, checkpoints.best_step())
-    finally:
-        checkpoints.close()
-    if restored is None:
-        raise UserError(f"config.init_from={source} holds no checkpoint: train it first")
-    old = restored[0]
+        other, old = restore_run(source, setup.config.mesh)
+    except UserError as error:
+        raise UserError(f"config.init_from: {error}") from error
+    _check_same_model(setup, other, source)
     _check_same_shapes(state, old, source)
     tables, accumulators = {}, {}
     vocabulary = {lookup.table: lookup.vocabulary for lookup in setup.model.lookups}
+    # What a row has gathered is kept, as it tells that the row was trained.
+    initial = [run.config.optimizer.embedding_initial_accumulator for run in (setup, other)]
     for name in state.tables:
         here, there = _shared_ids(vocabulary[name], setup.log, other.log)
+        gathered = old.accumulators[name][there] - np.float32(initial[1])
         tables[name] = state.tables[name].at[here].set(old.tables[name][there])
-        accumulators[name] = state.accumulators[name].at[here].set(old.accumulators[name][there])
+        accumulators[name] = state.accumulators[name].at[here].set(np.float32(initial[0]) + gathered)
     moved = state.replace(
         params=old.params,
         batch_stats=old.batch_stats,
@@ -55,6 +50,12 @@ def warm_start(state: TrainState, setup: Setup, source: Path) -> TrainState:
         accumulators=accumulators,
     )
     return jax.device_put(moved, setup.shardings())
+
+
+def _check_same_model(setup: Setup, other: Setup, source: Path) -> None:
+    here, there = setup.config.model.name, other.config.model.name
+    if here != there:
+        raise UserError(f"config.init_from={source} is a run of the model {there!r}, expected {here!r}")
 
 
 def _check_same_shapes(state: TrainState, old: TrainState, source: Path) -> None:

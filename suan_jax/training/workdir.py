@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -9,15 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from suan_jax.config import Config
+from suan_jax.config_check import validate
 from suan_jax.config_dict import differences, from_dict, to_dict
 from suan_jax.errors import UserError
 
+_CONFIG = "config.json"
 # A run may go on elsewhere: these say where and how fast it runs, not what it computes.
 _FREE = ("mesh.", "data.threads")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` under `path` at once; numbers that JSON lacks (NaN, infinities) become null."""
+    """Writes `value` under `path` at once; numbers that JSON lacks (NaN, infinities) become null.
+
+    Raises:
+      UserError: if the file cannot be written.
+    """
 
     def plain(item: Any) -> Any:
         if isinstance(item, dict):
@@ -29,12 +36,17 @@ def write_json(path: Path, value: Any) -> None:
         return item
 
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        json.dump(plain(value), file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w") as file:
+            json.dump(plain(value), file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def read_json(path: Path) -> Any:
@@ -49,28 +61,33 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON ({error})") from error
 
 
-def claim(workdir: Path, config: Config) -> None:
-    """Makes `workdir` this config's, or checks that it is.
+def check_unclaimed(workdir: Path, config: Config) -> None:
+    """Checks that a work directory is new, or holds a run of this config.
 
     Raises:
-      UserError: if it belongs to another config (naming the fields that differ), or cannot be written.
+      UserError: if it holds a run of another config, naming the fields that differ.
     """
-    path = workdir / "config.json"
+    if not (workdir / _CONFIG).exists():
+        return
+    changed = [change for change in differences(read_config(workdir), config) if not change.startswith(_FREE)]
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run of another config ({'; '.join(changed)}): give another --workdir, or the "
+            "config it was started with"
+        )
+
+
+def claim(workdir: Path, config: Config) -> None:
+    """Makes a work directory, if need be, and writes the config into it.
+
+    Raises:
+      UserError: if that cannot be.
+    """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the work directory {workdir}: {error.strerror}") from error
-    if path.exists():
-        changed = [
-            change for change in differences(read_config(workdir), config) if not change.startswith(_FREE)
-        ]
-        if changed:
-            raise UserError(
-                f"{workdir} holds a run of another config ({'; '.join(changed)}): give another --workdir, "
-                "or the config it was started with"
-            )
-    else:
-        write_json(path, to_dict(config))
+    write_json(workdir / _CONFIG, to_dict(config))
 
 
 def read_config(workdir: Path) -> Config:
@@ -79,7 +96,12 @@ def read_config(workdir: Path) -> Config:
     Raises:
       UserError: if there is none, or it cannot be read.
     """
-    path = workdir / "config.json"
+    path = workdir / _CONFIG
     if not path.exists():
-        raise UserError(f"{workdir} is not a work directory of a training run: it has no config.json")
-    return from_dict(read_json(path))
+        raise UserError(f"{workdir} is not a work directory of a training run: it has no {_CONFIG}")
+    try:
+        config = from_dict(read_json(path))
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not the config of a training run ({error})") from error
+    validate(config)
+    return config
