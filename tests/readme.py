@@ -1,0 +1,17 @@
+"""The code blocks of README.md, for tests that run them."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+
+
+def block(language: str, phrase: str) -> str:
+    """The one block of a language that holds `phrase`."""
+    (found,) = [text for text in blocks(language) if phrase in text]
+    return found
