@@ -27,7 +27,10 @@ def test_row_update_equals_dense_reference(rows, n):
     def update(table, accumulator, ids, weights):
         found = distinct(ids, rows)
         read = read_rows(table, found.ids)
-        loss = lambda read: jnp.sum(weights * read[found.position] ** 2)
+
+        def loss(read):
+            return jnp.sum(weights * read[found.position] ** 2)
+
         return adagrad_rows(table, accumulator, found.ids, jax.grad(loss)(read), 0.1)
 
     got = update(table, accumulator, ids, weights)
@@ -58,3 +61,18 @@ def test_rows_never_trained_read_as_unknown():
     table = jnp.arange(12.0).reshape(4, 3)
     read = inference_table(table, jnp.asarray([0.1, 0.5, 0.1, 0.2]), 0.1)
     np.testing.assert_array_equal(read, [[0, 0, 0], table[1], table[1], table[3]])
+
+
+def test_an_update_copies_neither_table_nor_accumulator():
+    rows, n = 1 << 20, 100
+
+    def update(table, accumulator, ids, weights):
+        found = distinct(ids, rows)
+        read = read_rows(table, found.ids)
+        gradient = jax.grad(lambda read: jnp.sum(weights * read[found.position] ** 2))(read)
+        return adagrad_rows(table, accumulator, found.ids, gradient, 0.1)
+
+    shapes = (((rows, 4), jnp.float32), ((rows,), jnp.float32), ((n,), jnp.int32), ((n, 4), jnp.float32))
+    arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
+    compiled = jax.jit(update, donate_argnums=(0, 1)).lower(*arguments).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * rows / 10
