@@ -1,0 +1,28 @@
+"""Measures how fast this machine trains, updates embedding tables and feeds batches.
+
+    python launch/benchmark.py [--suite=step,tables,input] --out=FILE.json
+
+Suites: step, the whole training step of SUAN and DIN; tables, the embedding update at growing tables; input,
+the input pipeline on one core. Prints a table for each, and writes all rows to FILE.json.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from suan_jax import cli
+from suan_jax.benchmark.run import SUITES, run
+
+_SUITE = flags.DEFINE_list("suite", ",".join(SUITES), "suites to run, separated by commas")
+_OUT = flags.DEFINE_string("out", None, "JSON file to write", required=True)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures and prints."""
+    del argv
+    run(_SUITE.value, Path(_OUT.value))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,73 @@
+"""The benchmark job: runs suites, prints their tables, and writes one JSON file."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from suan_jax.benchmark import input as input_suite
+from suan_jax.benchmark import step, tables
+from suan_jax.errors import UserError, nearest
+from suan_jax.progress import progress
+from suan_jax.table import print_table
+from suan_jax.training.workdir import write_json
+
+SUITES = {"step": step, "tables": tables, "input": input_suite}
+"""Name to a module with `rows()`, which yields the suite's rows, and `COLUMNS`, those to print."""
+
+
+def run(names: Sequence[str], out: Path) -> dict[str, Any]:
+    """Runs suites one after another, and writes what they measured.
+
+    Args:
+      names: of `SUITES`.
+      out: the JSON file to write: device, device_count, jax_version, date, suite and rows. A row has its
+        suite, its name, and either measurements or, as `skipped`, why there are none.
+
+    Returns:
+      What was written.
+
+    Raises:
+      UserError: if a suite is unknown, or the file cannot be written there.
+    """
+    for name in names:
+        if name not in SUITES:
+            raise UserError(
+                f"--suite names {name!r}, expected some of {', '.join(SUITES)}; "
+                f"the nearest is {nearest(name, SUITES)}"
+            )
+    if not names:
+        raise UserError(f"--suite is empty, expected some of {', '.join(SUITES)}")
+    if not out.parent.is_dir() or out.is_dir():
+        raise UserError(f"--out={out} is no place for a file, expected one in a directory that exists")
+    rows = [row for name in names for row in _run_suite(name)]
+    result = {
+        "device": jax.devices()[0].device_kind,
+        "device_count": jax.device_count(),
+        "jax_version": jax.__version__,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "suite": list(names),
+        "rows": rows,
+    }
+    write_json(out, result)
+    return result
+
+
+def _run_suite(name: str) -> list[dict[str, Any]]:
+    rows = []
+    with progress(None, f"suite {name}") as done:
+        for row in SUITES[name].rows():
+            rows.append({"suite": name, **row})
+            done.advance(note=row["name"])
+    columns = [*SUITES[name].COLUMNS, "skipped"]
+    print_table(name, columns, [[_short(row.get(column)) for column in columns] for row in rows])
+    return rows
+
+
+def _short(value: Any) -> Any:
+    """A measurement at four digits: the terminal needs no more."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value

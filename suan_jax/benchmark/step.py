@@ -1,0 +1,158 @@
+"""The whole training step, its batch on the device already: SUAN with and without time bias, and DIN."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from suan_jax.benchmark import hardware
+from suan_jax.benchmark.random_inputs import full_batch
+from suan_jax.benchmark.timing import Timing, interleaved
+from suan_jax.config import Config, DataConfig, SyntheticConfig, TrainConfig
+from suan_jax.models.din import Din
+from suan_jax.models.model import ModelDefinition
+from suan_jax.models.suan import Suan
+from suan_jax.training.setup import Setup, set_up
+from suan_jax.training.sharding import place_batch
+from suan_jax.training.step import compile_train_step
+
+COLUMNS = (
+    *("name", "width", "layers", "max_len", "batch_size", "dtype", "ms", "ms_low", "ms_high"),
+    *("examples_per_second", "tokens_per_second", "flops_per_second", "peak_share", "ratio_to_no_time_bias"),
+)
+_BATCHES = 4  # taken in turns
+_TRAINING = 3  # FLOPs of a training step over those of a forward pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Sizes of a step.
+
+    Attributes:
+      width: D of SUAN; DIN's is that of the features side by side.
+      layers: SUAN's blocks.
+      heads: SUAN's H.
+      max_len: L, all of it events.
+      batch_size: B.
+      head: widths of the head.
+      items: items of the catalogue; the other vocabularies are small.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    max_len: int
+    batch_size: int
+    head: tuple[int, ...] = (1024, 512, 256)
+    items: int = 1_000_000
+
+
+SMALL = (Size(40, 2, 2, 100, 256),)
+LARGE = (Size(64, 2, 2, 100, 2048), Size(128, 4, 4, 200, 1024), Size(256, 4, 4, 256, 512))
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    """The rows that this machine can run, and why it cannot run the others."""
+    for size in SMALL:
+        yield from measure(size)
+    for size in LARGE:
+        if hardware.accelerated():
+            yield from measure(size)
+        else:
+            yield _skipped(size, "its size is for a GPU, and this machine has none")
+
+
+def measure(size: Size, repeats: int = 15) -> Iterator[dict[str, Any]]:
+    """Times the three models in turns.
+
+    Yields:
+      A row each: sizes, dtype, ms with its quartiles, examples, tokens (T = L + 1 an example) and FLOPs
+      (three times the forward pass as run) per second, the share of the devices' bfloat16 peak, and for
+      SUAN the ratio to SUAN without the time bias. One row with the reason if the device cannot run them.
+    """
+    dtype = "bfloat16" if hardware.accelerated() else "float32"
+    suan = Suan(layers=size.layers, width=size.width, heads=size.heads, head=size.head, dtype=dtype)
+    models = {
+        "suan": suan,
+        "suan without time bias": dataclasses.replace(suan, time_bias=False),
+        "din": Din(head=size.head, dtype=dtype),
+    }
+    try:
+        setups = {name: _set_up(model, size) for name, model in models.items()}
+        timings = interleaved({name: _stepper(setup) for name, setup in setups.items()}, repeats)
+    except jax.errors.JaxRuntimeError as error:  # most often, out of memory
+        yield _skipped(size, str(error).partition("\n")[0])
+        return
+    for name, setup in setups.items():
+        row = _row(name, size, setup, timings[name])
+        if name == "suan":
+            row["ratio_to_no_time_bias"] = timings[name].ratio(timings["suan without time bias"])
+        yield row
+
+
+def _skipped(size: Size, reason: str) -> dict[str, Any]:
+    return {"name": "suan, din", **dataclasses.asdict(size), "skipped": reason}
+
+
+def _set_up(model: ModelDefinition, size: Size) -> Setup:
+    return set_up(
+        Config(
+            model=model,
+            data=DataConfig(synthetic=SyntheticConfig(items=size.items), max_len=size.max_len),
+            train=TrainConfig(batch_size=size.batch_size, eval_batch_size=size.batch_size),
+        )
+    )
+
+
+def _stepper(setup: Setup) -> Callable[[int], Any]:
+    """Takes the training step `number`; the state, donated to it, is kept inside."""
+    config = setup.config
+    random = np.random.default_rng(0)  # the same batches for every model
+    batches = [
+        place_batch(
+            setup.mesh, full_batch(random, setup.log.schema, config.train.batch_size, config.data.max_len)
+        )
+        for _ in range(_BATCHES)
+    ]
+    step = compile_train_step(
+        setup.model, setup.optimizer, config.optimizer, setup.factor, setup.mesh, setup.shardings()
+    )
+    state = setup.fresh_state()
+
+    def call(number: int) -> Any:
+        nonlocal state
+        state, metrics = step(state, batches[number % _BATCHES])
+        return state, metrics
+
+    return call
+
+
+def _row(name: str, size: Size, setup: Setup, timing: Timing) -> dict[str, Any]:
+    model, schema = setup.config.model, setup.log.schema
+    is_suan = isinstance(model, Suan)
+    examples = size.batch_size / timing.median()
+    flops = _TRAINING * model.flops_per_example(schema, size.max_len) * examples
+    peak = hardware.peak()
+    known = peak is not None and model.dtype == "bfloat16"
+    return {
+        "name": name,
+        "model": model.name,
+        "time_bias": is_suan and model.time_bias,
+        "width": size.width if is_suan else len(schema.history) * model.embedding_width,
+        "embedding_width": model.embedding_width,
+        "layers": size.layers if is_suan else None,
+        "heads": size.heads if is_suan else None,
+        "max_len": size.max_len,
+        "batch_size": size.batch_size,
+        "table_rows": sum(table.shape[0] for table in setup.abstract.tables.values()),
+        "dtype": model.dtype,
+        **timing.fields(),
+        "examples_per_second": examples,
+        "tokens_per_second": examples * (size.max_len + 1),
+        "flops_per_second": flops,
+        "peak_share": hardware.share(flops, peak.flops * jax.device_count() if known else None),
+    }

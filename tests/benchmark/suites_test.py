@@ -1,0 +1,110 @@
+import json
+import math
+
+import jax
+import pytest
+
+from suan_jax.benchmark import input as input_suite
+from suan_jax.benchmark import run, step, tables
+from suan_jax.config import SyntheticConfig
+from suan_jax.errors import UserError
+
+TIMES = ("ms", "ms_low", "ms_high")
+
+
+@pytest.fixture
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def positive(row, *names):
+    return all(isinstance(row[name], (int, float)) and row[name] > 0 for name in names)
+
+
+def test_step_rows_hold_what_they_promise(quick_compilation):
+    size = step.Size(width=8, layers=1, heads=2, max_len=3, batch_size=4, head=(4,), items=1024)
+    rows = list(step.measure(size, repeats=2))
+    assert [row["name"] for row in rows] == ["suan", "suan without time bias", "din"]
+    assert [row["time_bias"] for row in rows] == [True, False, False]
+    for row in rows:
+        assert positive(row, *TIMES, "examples_per_second", "tokens_per_second", "flops_per_second")
+        assert row["tokens_per_second"] == pytest.approx(4 * row["examples_per_second"])
+        assert row["examples_per_second"] == pytest.approx(4 / row["ms"] * 1e3)
+        assert row["dtype"] == "float32" and row["peak_share"] is None
+    assert positive(rows[0], "ratio_to_no_time_bias")
+
+
+@pytest.mark.smoke
+def test_tables_rows_hold_what_they_promise():
+    size = tables.Size(rows=(1024, 4096), width=4, ids=256)
+    rows = list(tables.measure(size, repeats=2))
+    assert [(row["name"], row["rows"]) for row in rows] == [
+        (name, count) for name in ("touched rows", "dense adam") for count in (1024, 4096)
+    ]
+    for row in rows:
+        assert positive(row, *TIMES, "ratio_to_smallest")
+        assert 1 < row["distinct_ids"] < row["ids"] == 256
+    assert rows[0]["ratio_to_smallest"] == rows[2]["ratio_to_smallest"] == 1.0
+    assert positive(rows[0], "bytes_per_second") and rows[0]["bandwidth_share"] is None
+
+
+def test_a_table_that_does_not_fit_is_a_row_with_the_reason():
+    size = tables.Size(rows=(1024, 4096), width=4, ids=256)
+    # Room for both tables as they are, and for Adam's copies of the smaller one.
+    rows = list(tables.measure(size, repeats=1, memory=4 * 5 * (1024 + 4096) + 4 * 5 * 5 * 1024))
+    skipped = [row for row in rows if "skipped" in row]
+    assert [(row["name"], row["rows"]) for row in skipped] == [("dense adam", 4096)]
+    assert "GiB" in skipped[0]["skipped"] and len(rows) == 4
+
+
+def test_input_rows_hold_what_they_promise():
+    synthetic = SyntheticConfig(users=20, events=10, impressions=8, items=1024)
+    rows = list(input_suite.measure(synthetic, max_len=5, batch_size=16))
+    assert [(row["name"], row["threads"]) for row in rows] == [
+        (name, threads) for name in ("synthetic log", "store") for threads in (0, 1)
+    ]
+    for row in rows:
+        assert positive(row, "examples", "examples_per_cpu_second", "examples_per_second")
+        assert row["examples"] % 16 == 0
+        assert bool(row["shares"]) == (row["threads"] == 0)
+        assert math.fsum(entry["share"] for entry in row["shares"]) <= 1.001
+
+
+@pytest.mark.parametrize("name", run.SUITES)
+def test_sizes_of_a_gpu_are_rows_with_a_reason_on_a_cpu(name, monkeypatch):
+    monkeypatch.setattr(run.SUITES[name], "measure", lambda *_: iter([{"name": "measured"}]))
+    rows = list(run.SUITES[name].rows())
+    assert all(("skipped" in row) == (row["name"] != "measured") for row in rows)
+    large = {"step": 3, "tables": 5, "input": 0}
+    assert len(rows) == 1 + large[name]
+
+
+def test_the_job_writes_json_and_prints_the_table(tmp_path, monkeypatch, capsys):
+    row = {"name": "touched rows", "rows": 8, "ms": 1.23456, "ratio_to_smallest": math.nan}
+    monkeypatch.setattr(tables, "rows", lambda: iter([row, {"name": "big", "skipped": "too big"}]))
+    run.run(["tables"], tmp_path / "out.json")
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["suite"] == ["tables"] and written["jax_version"] == jax.__version__
+    assert {"device", "device_count", "date"} <= written.keys()
+    assert written["rows"][0] == {"suite": "tables", **row, "ratio_to_smallest": None}
+    assert written["rows"][1]["skipped"] == "too big"
+    printed = capsys.readouterr().out
+    assert "1.235" in printed and "too big" in printed
+    assert [file.name for file in tmp_path.iterdir()] == ["out.json"]
+
+
+@pytest.mark.parametrize(
+    ("names", "place", "message"),
+    [
+        (["stp"], "out.json", "--suite names 'stp', expected some of step, tables, input"),
+        ([], "out.json", "--suite is empty"),
+        (["tables"], "absent/out.json", "--out="),
+        (["tables"], ".", "--out="),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(names, place, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "rows", lambda: pytest.fail("it ran"))
+    with pytest.raises(UserError, match=message):
+        run.run(names, tmp_path / place)
