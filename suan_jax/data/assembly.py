@@ -104,7 +104,9 @@ def assemble(window: Window, rows: np.ndarray, max_len: int) -> EvaluationBatch:
     age *= timed
     ones = np.ones((len(rows), 1), bool)
     batch = Batch(
-        history={name: ids.take(index, axis=0).astype(np.int32) for name, ids in block.event.items()},
+        history={
+            name: ids.take(index, axis=0).astype(np.int32, copy=False) for name, ids in block.event.items()
+        },
         history_mask=mask,
         history_age=np.clip(age, 0, _INT32_MAX).astype(np.int32),
         history_timed=timed,

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from suan_jax.data.assembly import EvaluationBatch
+from suan_jax.data.log import with_truth
 from suan_jax.data.pipeline import evaluation_batches
 from suan_jax.data.selection import Selection, num_examples
 from suan_jax.evaluation import evaluator
@@ -34,13 +35,14 @@ class Evaluation:
         """
         check_batch_size(setup.mesh, setup.config.train, "eval_batch_size")
         self._setup = setup
+        self._log = with_truth(setup.log, setup.config.data)
         accumulator = setup.config.optimizer.embedding_initial_accumulator
         self._variables = jax.jit(lambda state: inference_variables(state, accumulator))
         self._score = compile_score(setup.model, setup.mesh)
 
     def metrics(self, state: TrainState, split: str, watch: Watch = lambda items: items) -> dict[str, float]:
         """Metrics of a split; `watch` may wrap the batches, to stop between two."""
-        examples = num_examples(self._setup.log, Selection((split,)))
+        examples = num_examples(self._log, Selection((split,)))
         return evaluator.evaluate(
             watch(self._items(split)), self._logits(state), self._setup.config.data.negative_rate, examples
         )
@@ -54,10 +56,10 @@ class Evaluation:
         return lambda item: self._score(variables, place_batch(self._setup.mesh, item.batch))
 
     def _items(self, split: str) -> Iterator[EvaluationBatch]:
-        config, log = self._setup.config, self._setup.log
+        config = self._setup.config
         size = config.train.eval_batch_size
-        batches = -(-num_examples(log, Selection((split,))) // size)
+        batches = -(-num_examples(self._log, Selection((split,))) // size)
         with progress(batches, f"evaluating {split}") as bar:
-            for item in evaluation_batches(log, split, size, config.data.max_len):
+            for item in evaluation_batches(self._log, split, size, config.data.max_len):
                 yield item
                 bar.advance()
