@@ -19,9 +19,8 @@ _FLOORS = {"data": 1, "layers": 1, "evaluation": 2, "models": 2, "training": 3, 
 @pytest.mark.smoke
 def test_named_paths_exist():
     paths = set(re.findall(r"\b(?:suan_jax|configs|launch|tests|docs)/[\w./-]*\w", TEXT))
-    paths = {
-        path for path in paths if not re.search(r"/[A-Z]+\b", path)
-    }  # configs/MODEL.py stands for several
+    # Capitals, as in configs/MODEL.py, stand for several.
+    paths = {path for path in paths if not re.search(r"/[A-Z]+\b", path)}
     paths |= set(re.findall(r"`([A-Z]+(?:\.\w+)?)`", TEXT)) - {"SIGTERM"}
     assert {"suan_jax/config.py", "LICENSE", "CITATION.cff"} <= paths
     assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
