@@ -1,6 +1,8 @@
 """Evaluates a work directory's model on a split of its log, and writes its predictions if asked to.
 
-python launch/evaluate.py --workdir=DIR [--split=test] [--predictions=FILE.parquet]
+    python launch/evaluate.py --workdir=DIR [--split=test] [--predictions=FILE.parquet]
+
+The checkpoint is the best one where the run's config.checkpoint.best names a metric, else the newest.
 """
 
 from collections.abc import Sequence
@@ -9,11 +11,12 @@ from pathlib import Path
 from absl import flags
 
 from suan_jax import cli
+from suan_jax.schema import SPLITS
 from suan_jax.table import print_table
 from suan_jax.training.evaluate_run import evaluate_run
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "work directory of a training run", required=True)
-_SPLIT = flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "split to evaluate")
+_SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "split to evaluate")
 _PREDICTIONS = flags.DEFINE_string(
     "predictions", "", "Parquet file to write: user, label and logit of every example, in store order"
 )

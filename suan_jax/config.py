@@ -87,8 +87,8 @@ class OptimizerConfig:
 
     Attributes:
       learning_rate: peak learning rate of dense parameters.
-      warmup: steps over which it rises linearly from 0.
-      schedule: "constant", "cosine" or "linear", to 0 at the last step.
+      warmup: steps over which it rises linearly to the peak; the first one already moves.
+      schedule: "constant", or "cosine" or "linear" to 0 at the end of the run.
       weight_decay: decoupled decay of dense matrices; vectors and scalars take none.
       clip: global norm to which dense gradients are clipped; 0 switches it off.
       multipliers: pairs (regular expression, factor) on learning rates; the first that matches a

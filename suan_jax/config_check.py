@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from suan_jax.config import Config
-from suan_jax.data.block import SPLITS
 from suan_jax.errors import UserError
+from suan_jax.schema import SPLITS
 
 _POSITIVE = (
     "data.max_len data.window data.threads data.synthetic.users data.synthetic.events "

@@ -8,6 +8,7 @@ PAD = 0  # the id of an empty slot; its embedding row is zero and never trained
 OOV = 1  # the id of a value outside the vocabulary
 
 GROUPS = ("history", "candidate", "profile", "context")
+SPLITS = ("train", "validation", "test")  # a split is stored as its index here
 
 
 @dataclasses.dataclass(frozen=True)

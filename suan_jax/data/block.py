@@ -9,8 +9,6 @@ import numpy as np
 
 from suan_jax.schema import Schema
 
-SPLITS = ("train", "validation", "test")  # a split is stored as its index here
-
 
 @dataclasses.dataclass(frozen=True)
 class Block:
@@ -35,7 +33,7 @@ class Block:
       dense: (I, number of dense features) float32.
       time: (I,) int64 seconds since 1970.
       label: (I,) uint8, 0 or 1.
-      split: (I,) uint8, an index into `SPLITS`.
+      split: (I,) uint8, an index into `schema.SPLITS`.
       visible: (I,) int64, how many of the sequence's events lie strictly before the impression.
       truth: name to (I,) float32 logits that a generator drew the labels from; empty for real logs, and
         never shown to a model.

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from suan_jax.data.block import SPLITS, Block
+from suan_jax.data.block import Block
 from suan_jax.errors import UserError
-from suan_jax.schema import Feature, Schema
+from suan_jax.schema import SPLITS, Feature, Schema
 
 _GROUPS = {"event": "history", "candidate": "candidate", "profile": "profile", "context": "context"}
 

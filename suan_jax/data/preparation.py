@@ -12,7 +12,7 @@ import polars as pl
 from rich.console import Console
 
 from suan_jax.data import blocking
-from suan_jax.data.block import SPLITS, Block
+from suan_jax.data.block import Block
 from suan_jax.data.blocking import INDEX, RANK, SPLIT, Scale
 from suan_jax.data.preparation_summary import Summary
 from suan_jax.data.raw_log import ORDER, TEST, TIME, USER, RawLog, Table
@@ -20,7 +20,7 @@ from suan_jax.data.store_writer import StoreWriter
 from suan_jax.data.vocabulary import Buckets, Encoder, HashedIds, Vocabulary, canonical, user_rank
 from suan_jax.errors import UserError
 from suan_jax.progress import progress
-from suan_jax.schema import Schema
+from suan_jax.schema import SPLITS, Schema
 
 ROWS_PER_PARTITION = 2_000_000  # rows of users that are sorted and encoded in memory together
 

@@ -8,8 +8,8 @@ import datetime
 import numpy as np
 from rich.console import Console
 
-from suan_jax.data.block import SPLITS, Block
-from suan_jax.schema import GROUPS, OOV, PAD, Schema
+from suan_jax.data.block import Block
+from suan_jax.schema import GROUPS, OOV, PAD, SPLITS, Schema
 from suan_jax.table import print_table
 
 _BLOCK_COLUMN = {"history": "event"}  # a block names this group otherwise

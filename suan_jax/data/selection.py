@@ -9,9 +9,10 @@ import dataclasses
 import numpy as np
 
 from suan_jax.config import DataConfig
-from suan_jax.data.block import SPLITS, Block, Log
+from suan_jax.data.block import Block, Log
 from suan_jax.data.store import Store
 from suan_jax.errors import UserError
+from suan_jax.schema import SPLITS
 
 _TEST = SPLITS.index("test")
 

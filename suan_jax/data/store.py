@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
-from suan_jax.data.block import SPLITS, Block
+from suan_jax.data.block import Block
 from suan_jax.data.checks import check_ids
 from suan_jax.data.encoding import decode_block
 from suan_jax.data.store_writer import FORMAT, VERSION
 from suan_jax.errors import UserError
-from suan_jax.schema import Schema
+from suan_jax.schema import SPLITS, Schema
 
 if TYPE_CHECKING:  # polars is needed by preparation and serving alone
     import polars as pl
@@ -169,11 +169,14 @@ def _open_description(path: pathlib.Path) -> tuple[dict, dict]:
         raise UserError(
             f"{path} is not a store: its schema.json names the format {description.get('format')!r}"
         )
-    if description["version"] != VERSION:
+    if description.get("version") != VERSION:
         raise UserError(
-            f"{path} has format version {description['version']}, expected {VERSION}: prepare it again"
+            f"{path} has format version {description.get('version')}, expected {VERSION}: prepare it again"
         )
     files = _read_json(path / "checksums.json", path).get("files", {})
+    # Only then is the rest of what it says believed.
+    if "schema.json" in files:
+        _checked(path / "schema.json", files["schema.json"])
     for name in ("schema.json", *(shard["name"] for shard in description["shards"])):
         if name not in files:
             raise UserError(f"{path / 'checksums.json'} does not list {name}: prepare the store again")
@@ -185,7 +188,6 @@ def _open_description(path: pathlib.Path) -> tuple[dict, dict]:
         if size != entry["bytes"]:
             what = "truncated" if size < entry["bytes"] else "altered"
             raise UserError(f"{file} is {what}: it has {size} bytes, expected {entry['bytes']}")
-    _checked(path / "schema.json", files["schema.json"])
     return description, files
 
 

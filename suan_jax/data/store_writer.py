@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from suan_jax.data.block import SPLITS, Block
+from suan_jax.data.block import Block
 from suan_jax.data.checks import check_block
 from suan_jax.data.encoding import encode_block
 from suan_jax.errors import UserError
-from suan_jax.schema import Schema
+from suan_jax.schema import SPLITS, Schema
 
 if TYPE_CHECKING:  # polars is needed by preparation alone
     import polars as pl

@@ -31,11 +31,6 @@ def token_order(batch: Batch) -> jax.Array:
     return jnp.concatenate([history, batch.visible], axis=1)
 
 
-def token_valid(batch: Batch) -> jax.Array:
-    """(B, T) bool, False at pads."""
-    return jnp.concatenate([batch.history_mask, batch.candidate_mask], axis=1)
-
-
 def token_age(batch: Batch) -> jax.Array:
     """Each token's age, (B, T) int32 seconds before the row's reference time."""
     return jnp.concatenate([batch.history_age, batch.candidate_age], axis=1)

@@ -6,13 +6,12 @@ import polars as pl
 import pytest
 
 from suan_jax.data import blocking, preparation
-from suan_jax.data.block import SPLITS
 from suan_jax.data.preparation import prepare
 from suan_jax.data.raw_log import LABEL, ORDER, TEST, TIME, USER, RawLog, Table
 from suan_jax.data.store import open_store
 from suan_jax.data.vocabulary import Buckets, HashedIds, Vocabulary, encode_column, stable_hash, user_rank
 from suan_jax.errors import UserError
-from suan_jax.schema import OOV, PAD, Feature, Schema
+from suan_jax.schema import OOV, PAD, SPLITS, Feature, Schema
 
 SCHEMA = Schema(
     tables={},

@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from suan_jax.data.block import SPLITS, Block
-from suan_jax.schema import Schema
+from suan_jax.data.block import Block
+from suan_jax.schema import SPLITS, Schema
 from tests.random_batch import random_ids, random_schema
 
 _START = 1_600_000_000

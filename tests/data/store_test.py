@@ -250,10 +250,12 @@ def test_a_missing_or_truncated_file_is_named(tmp_path, name):
     open_store(path)
 
 
-def test_an_altered_schema_is_refused(tmp_path):
+@pytest.mark.parametrize(("old", "new"), [('"clicks": ', '"clicks":9'), ('"shards"', '"shardz"')])
+def test_an_altered_schema_is_refused(tmp_path, old, new):
     path = write(tmp_path / "store", random_log())
     text = (path / "schema.json").read_text()
-    (path / "schema.json").write_text(text.replace('"clicks": ', '"clicks":9', 1))
+    assert old in text
+    (path / "schema.json").write_text(text.replace(old, new, 1))
     with pytest.raises(UserError, match=r"schema\.json is altered"):
         open_store(path)
 

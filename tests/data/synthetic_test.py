@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from suan_jax.config import SyntheticConfig
-from suan_jax.data.block import SPLITS
 from suan_jax.data.synthetic import FORM, SyntheticLog, click, slots, timeline, world
 from suan_jax.errors import UserError
+from suan_jax.schema import SPLITS
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = SyntheticConfig(users=600, events=60, impressions=12, items=3000, seed=3)

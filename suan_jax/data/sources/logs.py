@@ -137,9 +137,11 @@ def _with_items(
 
 
 def _profile(log: pl.LazyFrame, spec: LogSpec, tables: LogTables) -> pl.LazyFrame:
-    """Profile features of each user of the impressions; those of the impressions from his first row."""
+    """Profile features of each user of the impressions; those of the impressions from the first by time."""
     own = [column.name for column in tables.own(spec.profile, by_user=True)]
-    first = log.group_by(USER).agg(pl.col(ORDER).min())
+    # By time, whatever the order of the file: a later row may tell what the test period brought.
+    earliest = log.join(log.group_by(USER).agg(pl.col(TIME).min()), on=[USER, TIME], how="semi")
+    first = earliest.group_by(USER).agg(pl.col(ORDER).min())
     users = log.select(USER, ORDER, *own).join(first.select(ORDER), on=ORDER, how="semi").drop(ORDER)
     there = [column.name for column in spec.profile if tables.has_user(column)]
     if there:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from suan_jax.config import SyntheticConfig
-from suan_jax.data.block import SPLITS, Block
+from suan_jax.data.block import Block
 from suan_jax.data.synthetic import click, slots, timeline, world
 from suan_jax.data.synthetic.timeline import BLOCK_USERS, SPLIT_DAYS
 from suan_jax.data.synthetic.world import World
 from suan_jax.errors import UserError
-from suan_jax.schema import Feature, Schema
+from suan_jax.schema import SPLITS, Feature, Schema
 
 FORM = "synthetic-v1"
 _FIRST_ID = 2  # after PAD and OOV

@@ -127,6 +127,16 @@ def test_history_is_all_with_the_click_or_the_clicked_ones(tmp_path):
     assert clicked.schema.action is None
 
 
+def test_a_profile_is_of_the_first_impression_by_time_whatever_the_order_of_the_file(tmp_path):
+    phase = pl.col("at").rank("ordinal").over("who").alias("phase")
+    ratings = _ratings().with_columns(phase).sort("at", descending=True)
+    _write(tmp_path, ratings=ratings)
+    spec = dataclasses.replace(SPEC, users=None, profile=(Categorical(name="who"), Categorical(name="phase")))
+    users = logs.read(tmp_path, spec).users.collect()
+    assert users.height == ratings["who"].n_unique()
+    assert set(users["phase"]) == {"1"}
+
+
 def test_own_events_table(tmp_path):
     events = pl.DataFrame(
         {"u": [0, 1], "film": [1, 2], "ms": [START * 1000 - 5000] * 2, "what": ["cart", "buy"]}
