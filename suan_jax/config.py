@@ -120,7 +120,7 @@ class TrainConfig:
       seed: seed of parameters, data order and dropout.
       log_every: steps between rows of metrics.jsonl.
       eval_every: steps between evaluations; 0 evaluates at the end only.
-      eval_split: split evaluated during training.
+      eval_split: split evaluated during training; the test split is evaluated at the end.
       eval_batch_size: examples per evaluation step, over all devices.
     """
 
@@ -130,7 +130,7 @@ class TrainConfig:
     seed: int = 0
     log_every: int = 20
     eval_every: int = 0
-    eval_split: str = "test"
+    eval_split: str = "validation"
     eval_batch_size: int = 4096
 
 

@@ -106,6 +106,8 @@ def validate(config: Config) -> None:
         check(["train.epochs"], lambda value: 0 < value < math.inf, "a positive number, as train.steps is 0")
     if config.checkpoint.best and not config.train.eval_every:
         _refuse("train.eval_every", 0, f"a positive number, as checkpoint.best is {config.checkpoint.best!r}")
+    if config.checkpoint.best and config.train.eval_split == "test":
+        _refuse("train.eval_split", "test", "'validation', as checkpoint.best would choose by the test split")
     if config.mesh.data == config.mesh.model == -1:
         _refuse("mesh.model", -1, "a positive number, as mesh.data is -1 already")
     for pattern, _ in config.optimizer.multipliers:

@@ -76,3 +76,12 @@ def test_an_int_is_a_float_and_optional_fields_are_checked():
     validate(Config(model=Optional(size=3)))
     with pytest.raises(UserError, match=r"config\.model\.size is 'x', expected int \| None"):
         validate(Config(model=Optional(size="x")))
+
+
+def test_the_test_split_may_not_choose_the_checkpoint():
+    config = Config(model=ModelConfig())
+    config.checkpoint.best, config.train.eval_every, config.train.eval_split = "auc", 10, "test"
+    with pytest.raises(UserError, match="would choose by the test split"):
+        validate(config)
+    config.train.eval_split = "validation"
+    validate(config)

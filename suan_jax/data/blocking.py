@@ -119,7 +119,7 @@ def cut(
     max_impressions: int = IMPRESSIONS_PER_BLOCK,
     max_events: int = EVENTS_PER_BLOCK,
 ) -> Iterator[Block]:
-    """Cuts a block, between users, into blocks of at most these sizes; a larger user has his own."""
+    """Cuts a block, between users, into blocks of at most these sizes; a larger user gets a block alone."""
     start, users = 0, len(block.user)
     while start < users:
         ends = [

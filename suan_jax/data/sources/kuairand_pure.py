@@ -71,7 +71,7 @@ def read(raw: Path, spec: Any = None) -> RawLog:
     """The log in a folder of the official files; `spec` is not used.
 
     All standard logs of the folder are read, and impressions that repeat on user, video and time count
-    once. A user's history is the list in `history_before_4_25.parquet`, where that file is, then all his
+    once. A user's history is the list in `history_before_4_25.parquet`, where that file is, then all their
     earlier impressions, clicked or not. Impressions are tested on from 1 May on, by `date`.
 
     Raises:
@@ -116,7 +116,7 @@ def read(raw: Path, spec: Any = None) -> RawLog:
 def _before(path: Path, log: pl.LazyFrame) -> tuple[pl.LazyFrame, int]:
     """The events before the log, and how many entries were dropped.
 
-    An entry that closes a user's list and is also his first impression, the same video at the same
+    An entry that closes a user's list and is also that user's first impression, the same video at the same
     `last_time_ms`, would show a model the very impression it scores.
     """
     lists = pl.scan_parquet(path).select("user_id", "last_time_ms", "watch_seq")

@@ -1,4 +1,4 @@
-"""How a user describes his own click log: the dataclasses of a spec file, and reading one."""
+"""How users describe their own click log: the dataclasses of a spec file, and reading one."""
 
 from __future__ import annotations
 
@@ -147,10 +147,10 @@ class LogSpec:
       label: a column of 0 and 1, or a comparison such as "rating >= 4"; None where every row is a click.
       candidate: features of the candidate, of the item table or else of the impressions; must name `item`.
       history: features of a past event, of the item table or else of its own table; must name `item`.
-      profile: features of the user, of the user table or else of his first impression.
+      profile: features of the user, of the user table or else of their first impression.
       context: features of the impression.
       category: the feature, in history and candidate, that is the item's category; None without one.
-      events: a table of behaviours; None makes the user's earlier impressions his history.
+      events: a table of behaviours; None makes the user's earlier impressions their history.
       history_of: which of them, where `events` is None: "all", with the click as the feature "action", or
         "clicked".
       users, items: tables joined by key.
