@@ -28,6 +28,10 @@ def evaluate_run(workdir: Path, split: str, predictions: Path | None = None) -> 
     Raises:
       UserError: if the work directory, its log or the split is not right.
     """
+    if predictions is not None and not predictions.parent.is_dir():
+        raise UserError(
+            f"cannot write the predictions to {predictions}: {predictions.parent} is no directory"
+        )
     enable_compilation_cache()
     setup, state = restore_run(workdir)
     evaluation = Evaluation(setup)

@@ -42,11 +42,9 @@ def _by_path(function: Callable[[str, Any], Any], tree: Any) -> Any:
     return traverse_util.unflatten_dict({path: function(path, leaf) for path, leaf in flat.items()}, sep="/")
 
 
-def decay_mask(logical_axes: Any) -> Any:
+def decay_mask(params: Any, logical_axes: Any) -> Any:
     """Which parameters are matrices: two axes or more, not counting the one that stacks layers."""
-    is_spec = lambda leaf: isinstance(leaf, jax.sharding.PartitionSpec)  # noqa: E731
-    matrix = lambda spec: sum(axis != "layers" for axis in spec) >= 2  # noqa: E731
-    return jax.tree.map(matrix, logical_axes, is_leaf=is_spec)
+    return jax.tree.map(lambda leaf, axes: leaf.ndim - ("layers" in axes) >= 2, params, logical_axes)
 
 
 def dense_optimizer(
@@ -67,7 +65,7 @@ def dense_optimizer(
     return optax.chain(
         optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(),
         optax.scale_by_adam(),
-        optax.add_decayed_weights(config.weight_decay, mask=decay_mask(logical_axes)),
+        optax.add_decayed_weights(config.weight_decay, mask=lambda params: decay_mask(params, logical_axes)),
         optax.stateless(lambda updates, _: _by_path(multiplier, updates)),
         optax.scale_by_schedule(lambda step: -config.learning_rate * factor(step)),
     )

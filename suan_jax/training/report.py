@@ -19,9 +19,9 @@ def print_summary(summary: dict[str, Any], workdir: Path) -> None:
         if f"bayes_auc{suffix}" in summary:
             auc, loss = summary[f"bayes_auc{suffix}"], summary[f"bayes_log_loss{suffix}"]
             # NE divides by the entropy of the click rate, which is the same for every row.
-            ne = loss * summary["ne"] / summary["log_loss"]
+            ne = None if summary["ne"] is None else loss * summary["ne"] / summary["log_loss"]
             rows.append((label, auc, None, None, loss, ne, None))
-    print_table(f"{workdir}: {summary['examples']:,} test examples", columns, rows)
+    print_table(f"{workdir}: {summary['test_examples']:,} test examples", columns, rows)
     params, speed = summary["params"], summary["examples_per_second"]
     print(
         f"parameters: body {params['body']:,}, head {params['head']:,}, embedding {params['embedding']:,}; "

@@ -23,7 +23,7 @@ RULES = {
     "vocab": None,
     "layers": None,
 }
-"""Logical axis of a dense parameter to the mesh axis that splits it."""
+"""Logical axis of a dense parameter to the mesh axis that splits it; an axis of another name stays whole."""
 
 TABLE_ROWS = ("data", "model")
 """Tables are split by rows over all devices."""
@@ -106,7 +106,7 @@ def state_sharding(
     split_rows = lambda leaf: _fit(mesh, PartitionSpec(TABLE_ROWS), leaf.shape)  # noqa: E731
 
     def dense(leaf: jax.ShapeDtypeStruct, spec: PartitionSpec) -> NamedSharding:
-        return _fit(mesh, PartitionSpec(*(RULES[axis] if axis else None for axis in spec)), leaf.shape)
+        return _fit(mesh, PartitionSpec(*(RULES.get(axis) for axis in spec)), leaf.shape)
 
     params = jax.tree.map(dense, abstract.params, logical_axes["params"])
     opt_state = optax.tree.map_params(

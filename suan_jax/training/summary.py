@@ -51,7 +51,7 @@ def history_lengths(setup: Setup) -> np.ndarray:
 def summarise(
     setup: Setup, params: Any, step: int, metrics: dict[str, float], clock: Clock
 ) -> dict[str, Any]:
-    """The content of summary.json.
+    """The content of summary.json: `examples` were trained on, of the `train_examples` of an epoch.
 
     Args:
       setup: the run.
@@ -71,9 +71,10 @@ def summarise(
         "max_len": config.data.max_len,
         "train_fraction": config.data.train_fraction,
         **metrics,
+        "test_examples": metrics["examples"],
         "evaluated_step": step,
         "train_examples": setup.train_examples,
-        "examples_seen": examples,
+        "examples": examples,
         "steps": setup.total_steps,
         "seconds": clock.seconds,
         "examples_per_second": clock.examples / clock.seconds if clock.seconds else None,
