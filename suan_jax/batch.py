@@ -42,7 +42,6 @@ class Batch:
       dense: (B, M, number of dense features) float32.
       week_second: (B,) int32, the reference time in seconds since Monday 00:00 UTC.
       label: (B, M) float32, 1 for a click.
-      user: (B,) int32, index of the user, for metrics grouped by user; no model reads it.
     """
 
     history: dict[str, Array]
@@ -58,7 +57,6 @@ class Batch:
     dense: Array
     week_second: Array
     label: Array
-    user: Array
 
     def group(self, name: str) -> dict[str, Array]:
         """The ids of one of `schema.GROUPS`."""
@@ -110,5 +108,4 @@ def blank_batch(schema: Schema, rows: int, max_len: int, candidates: int = 1) ->
         dense=np.zeros((*per_candidate, len(schema.dense)), np.float32),
         week_second=np.zeros(rows, np.int32),
         label=np.zeros(per_candidate, np.float32),
-        user=np.zeros(rows, np.int32),
     )

@@ -108,7 +108,6 @@ def random_batch(
         dense=rng.normal(size=(rows, candidates, len(schema.dense))).astype(np.float32),
         week_second=rng.integers(0, WEEK, rows).astype(np.int32),
         label=(rng.random((rows, candidates)) < 0.3).astype(np.float32),
-        user=np.arange(rows, dtype=np.int32),
     )
     return to_jax(batch)
 

@@ -59,5 +59,4 @@ def full_batch(random: np.random.Generator, schema: Schema, rows: int, max_len: 
         dense=random.normal(size=batch.dense.shape).astype(np.float32),
         week_second=random.integers(0, _WEEK, rows, np.int32),
         label=(random.random(batch.label.shape) < 0.3).astype(np.float32),
-        user=np.arange(rows, dtype=np.int32),
     )

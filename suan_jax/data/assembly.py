@@ -11,7 +11,6 @@ import numpy as np
 
 from suan_jax.batch import Batch
 from suan_jax.data.block import Block
-from suan_jax.errors import UserError
 
 _DAY, _WEEK = 24 * 3600, 7 * 24 * 3600
 _MONDAY = 3 * _DAY  # 1 January 1970 was a Thursday, three days after a Monday
@@ -47,11 +46,7 @@ class Window:
 
 
 def join(blocks: Sequence[Block]) -> Window:
-    """One window of several blocks, at least one.
-
-    Raises:
-      UserError: if the index of a user does not fit a batch's int32.
-    """
+    """One window of several blocks, at least one."""
 
     def columns(name: str) -> list:
         return [getattr(block, name) for block in blocks]
@@ -77,8 +72,6 @@ def join(blocks: Sequence[Block]) -> Window:
     fields["event"] = {name: with_pad(ids) for name, ids in fields["event"].items()}
     fields |= {name: with_pad(fields[name]) for name in ("event_time", "event_timed")}
     block = Block(**fields)
-    if block.user.max() > _INT32_MAX:
-        raise UserError(f"the user index {block.user.max()} is too large, expected at most {_INT32_MAX}")
     return Window(block, np.repeat(np.arange(len(block.user)), np.diff(block.impression_offsets)))
 
 
@@ -119,7 +112,6 @@ def assemble(window: Window, rows: np.ndarray, max_len: int) -> EvaluationBatch:
         dense=block.dense[rows, None].astype(np.float32),
         week_second=((time + _MONDAY) % _WEEK).astype(np.int32),
         label=block.label[rows, None].astype(np.float32),
-        user=block.user[sequence].astype(np.int32),
     )
     truth = {name: logits[rows, None].astype(np.float32) for name, logits in block.truth.items()}
     return EvaluationBatch(batch, block.user[sequence].astype(np.int64), truth)

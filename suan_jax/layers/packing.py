@@ -33,8 +33,7 @@ def one_candidate_per_row(rows: Rows, batch: Batch) -> tuple[Rows, Batch]:
         **{group: jax.tree.map(split, batch.group(group)) for group in separate},
     }
     arrays = {
-        **{name: repeat(getattr(batch, name)) for name in ("history_age", "history_timed")},
-        **{name: repeat(getattr(batch, name)) for name in ("week_second", "user")},
+        **{name: repeat(getattr(batch, name)) for name in ("history_age", "history_timed", "week_second")},
         **{name: split(getattr(batch, name)) for name in ("candidate_mask", "candidate_age", "visible")},
         **{name: split(getattr(batch, name)) for name in ("dense", "label")},
     }
