@@ -1,6 +1,6 @@
 """Evaluates a work directory's model on a split of its log, and writes its predictions if asked to.
 
-    python launch/evaluate.py --workdir=DIR [--split=test] [--predictions=FILE.parquet]
+    python launch/evaluate.py --workdir=DIR [--split=test] [--predictions=FILE.parquet] [--config=FILE]
 
 The checkpoint is the best one where the run's config.checkpoint.best names a metric, else the newest.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from suan_jax import cli
+from suan_jax import cli, config_file
 from suan_jax.schema import SPLITS
 from suan_jax.table import print_table
 from suan_jax.training.evaluate_run import evaluate_run
@@ -20,11 +20,14 @@ _SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "split to evaluate")
 _PREDICTIONS = flags.DEFINE_string(
     "predictions", "", "Parquet file to write: user, label and logit of every example, in store order"
 )
+_CONFIG = flags.DEFINE_string("config", "", "config file of a run whose model that file defines")
 
 
 def main(argv: Sequence[str]) -> None:
     """Evaluates and prints."""
     del argv
+    if _CONFIG.value:
+        config_file.load_definitions(_CONFIG.value)
     predictions = Path(_PREDICTIONS.value) if _PREDICTIONS.value else None
     result = evaluate_run(Path(_WORKDIR.value), _SPLIT.value, predictions)
     print_table(f"{_WORKDIR.value}: {_SPLIT.value}", ["metric", "value"], result.items())
