@@ -79,6 +79,9 @@ class SyntheticLog:
     def _users(self, index: int) -> int:
         return min(BLOCK_USERS, self._config.users - index * BLOCK_USERS)
 
+    def __str__(self) -> str:
+        return "the synthetic log"
+
     def counts(self, split: str) -> np.ndarray:
         """Impressions of a split in each block, (num_blocks,) int64, from the quota of `timeline`."""
         quota = timeline.quota(self._config.impressions)[SPLITS.index(split)]
