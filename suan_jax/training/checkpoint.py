@@ -34,6 +34,13 @@ def abstract_with_sharding(abstract: Any, shardings: Any) -> Any:
 _JSON_ITEMS = ("iterator", "clock", "config")  # beside the item "state"
 
 
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Path to shape of every array but the random key, which is saved in a shape of its own."""
+    leaves = jax.tree.leaves_with_path(tree)
+    shapes = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+    return {path: shape for path, shape in shapes.items() if path != "key"}
+
+
 @dataclasses.dataclass
 class _Keep(checkpoint_managers.PreservationPolicy):
     """Which checkpoints stay when one more is saved: the newest, and one by its step."""
@@ -61,8 +68,10 @@ class Checkpoints:
         self._read_only = read_only
         self._keep = _Keep(keep)
         self._saving: int | None = None
+        beside = {name: ocp.JsonCheckpointHandler() for name in _JSON_ITEMS}
         self._manager = ocp.CheckpointManager(
             self._directory,
+            item_handlers={"state": ocp.StandardCheckpointHandler(), **beside},
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._keep,
                 # Orbax calls this before it gives a checkpoint its final name.
@@ -122,16 +131,18 @@ class Checkpoints:
         return None
 
     def _read(self, step: int, abstract: TrainState) -> tuple[TrainState, dict]:
+        saved, wanted = _shapes(self._manager.item_metadata(step)["state"].tree), _shapes(abstract)
+        different = sorted(name for name in {*saved, *wanted} if saved.get(name) != wanted.get(name))
+        if different:
+            name = different[0]
+            raise UserError(
+                f"the checkpoint {self._directory / str(step)} is of another model or log, which may have "
+                f"been prepared again: {len(different)} arrays differ, first {name}, "
+                f"{saved.get(name, 'missing')} there and {wanted.get(name, 'missing')} here"
+            )
         beside = {name: ocp.args.JsonRestore() for name in _JSON_ITEMS}
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), **beside)
-        try:
-            restored = self._manager.restore(step, args=items)
-        except ValueError as error:  # its files are sound, so it is of other arrays
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"the checkpoint {self._directory / str(step)} does not fit this config and its log as they "
-                f"are now, which may have been prepared again: {reason[:200]}"
-            ) from error
+        restored = self._manager.restore(step, args=items)
         return restored["state"], {name: restored[name] for name in _JSON_ITEMS}
 
     def _set_aside(self, step: int, damage: str) -> None:

@@ -59,7 +59,10 @@ class Setup:
 
     def fresh_state(self) -> TrainState:
         """The first state, made where it shall live."""
-        return jax.jit(self._init, out_shardings=self.shardings())(jax.random.key(self.config.train.seed))
+        # A CPU would spend longer on compiling this well than it takes to run once.
+        options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+        init = jax.jit(self._init, out_shardings=self.shardings(), compiler_options=options)
+        return init(jax.random.key(self.config.train.seed))
 
     def _init(self, key: jax.Array) -> TrainState:
         batch = blank_batch(self.log.schema, 1, self.config.data.max_len)

@@ -35,11 +35,11 @@ def write_json(path: Path, value: Any) -> None:
             return None
         return item
 
+    text = json.dumps(plain(value), indent=2)
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("w") as file:
-            json.dump(plain(value), file, indent=2)
-            file.write("\n")
+            file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

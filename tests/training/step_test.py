@@ -1,0 +1,78 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from suan_jax.config import Config
+from suan_jax.models import build
+from suan_jax.models.din import Din
+from suan_jax.models.model import Output
+from suan_jax.training.optimizer import dense_optimizer, learning_rate_factor
+from suan_jax.training.state import init_state
+from suan_jax.training.step import loss_terms, train_step
+from tests.random_batch import random_batch, random_schema
+
+_SCHEMA = random_schema(item_rows=600)
+
+
+@pytest.fixture(scope="module")
+def run():
+    """A model, its optimizer, a state and a step over a batch of 6."""
+    config = Config(model=Din(head=(8,), embedding_width=4))
+    config.data.max_len = 7
+    model = build(config, _SCHEMA)
+    batch = random_batch(0, _SCHEMA, rows=6)
+    factor = learning_rate_factor(config.optimizer, 10)
+    optimizer = dense_optimizer(config.optimizer, factor, model.logical_axes(batch)["params"])
+    state = init_state(jax.random.key(0), model, optimizer, 0.01, batch)
+    step = jax.jit(lambda state, batch: train_step(model, optimizer, config.optimizer, factor, state, batch))
+    return model, config, state, batch, step
+
+
+def _summed_loss(model, state, batch):
+    """The gradient with respect to whole tables, as no step computes it."""
+
+    def loss(tables):
+        variables = {**state.dense_variables(), "tables": tables}
+        rngs = {"dropout": jax.random.fold_in(state.key, state.step)}
+        output, _ = model.apply(variables, batch, train=True, rngs=rngs, mutable=["batch_stats"])
+        return jnp.sum(optax.sigmoid_binary_cross_entropy(output.logits, batch.label))
+
+    return jax.jit(jax.grad(loss))(state.tables)
+
+
+def test_tables_follow_adagrad_on_the_summed_loss(run):
+    model, config, state, batch, step = run
+    after, metrics = step(state, batch)
+    rate = config.optimizer.embedding_learning_rate
+    for name, gradient in _summed_loss(model, state, batch).items():
+        accumulator = state.accumulators[name] + jnp.mean(gradient**2, -1)
+        table = state.tables[name] - rate * gradient / jnp.sqrt(accumulator)[:, None]
+        np.testing.assert_allclose(after.accumulators[name], accumulator, rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(after.tables[name], table, rtol=1e-3, atol=2e-6, err_msg=name)
+    assert int(after.step) == 1
+    assert metrics.keys() == {"loss", "log_loss", "learning_rate", "grad_norm"}
+
+
+def test_pads_are_never_trained(run):
+    _, _, state, batch, step = run
+    after, _ = step(state, batch)
+    for name, table in after.tables.items():
+        np.testing.assert_array_equal(table[0], 0.0)
+        assert after.accumulators[name][0] == state.accumulators[name][0]
+
+
+def test_masked_candidates_add_nothing_to_the_loss():
+    batch = random_batch(1, _SCHEMA, rows=5, candidates=3)
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
+    mask = jnp.arange(15).reshape(5, 3) % 4 != 0
+    batch = batch.replace(candidate_mask=mask)
+    terms = loss_terms(Output(logits, auxiliary={"extra": jnp.float32(0.5)}), batch)
+    expected = np.mean(optax.sigmoid_binary_cross_entropy(logits, batch.label)[mask])
+    np.testing.assert_allclose(terms["log_loss"], expected, rtol=1e-6)
+    assert terms["extra"] == 0.5
+    garbled = jnp.where(mask, logits, jnp.nan)
+    np.testing.assert_allclose(loss_terms(Output(garbled), batch)["log_loss"], expected, rtol=1e-6)
+    empty = batch.replace(candidate_mask=jnp.zeros_like(mask))
+    assert loss_terms(Output(logits), empty)["log_loss"] == 0.0

@@ -1,0 +1,87 @@
+import json
+import math
+import os
+
+import pytest
+
+from suan_jax.config_dict import to_dict
+from suan_jax.errors import UserError
+from suan_jax.training.workdir import check_unclaimed, claim, read_config, read_json, write_json
+from tests.training.runs import tiny
+
+
+@pytest.mark.smoke
+def test_json_is_written_whole_with_null_for_what_it_lacks(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"x": [1.5, math.nan, (math.inf, "y")], "z": None})
+    assert json.loads(path.read_text()) == {"x": [1.5, None, [None, "y"]], "z": None}
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, 1)
+    with pytest.raises(TypeError):
+        write_json(path, {"x": object()})
+    assert read_json(path) == 1
+    blocked = tmp_path / "b.json"
+    blocked.mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*/b\.json: Is a directory"):
+        write_json(blocked, 2)
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "b.json"]
+
+
+def test_a_claimed_directory_is_its_configs_alone(tmp_path):
+    config = tiny()
+    check_unclaimed(tmp_path / "run", config)
+    claim(tmp_path / "run", config)
+    check_unclaimed(tmp_path / "run", config)
+    assert read_config(tmp_path / "run") == config
+    other = tiny("train.steps=7", "optimizer.learning_rate=0.5", arguments="model=suan")
+    with pytest.raises(UserError) as error:
+        check_unclaimed(tmp_path / "run", other)
+    sentence = str(error.value)
+    for part in (
+        "train.steps: 20 != 7",
+        "optimizer.learning_rate: 0.001 != 0.5",
+        "model.name: 'din' != 'suan'",
+    ):
+        assert part in sentence
+    assert "mesh" not in sentence
+
+
+def test_a_run_may_go_on_elsewhere(tmp_path):
+    claim(tmp_path, tiny())
+    elsewhere = tiny("mesh.model=2", "mesh.data=4", "data.threads=3")
+    check_unclaimed(tmp_path, elsewhere)
+    claim(tmp_path, elsewhere)
+    assert read_config(tmp_path).mesh.model == 2
+
+
+def test_a_work_directory_that_is_a_file_is_refused(tmp_path):
+    path = tmp_path / "run"
+    path.write_text("")
+    check_unclaimed(path, tiny())
+    with pytest.raises(UserError, match=rf"cannot make the work directory {path}: File exists"):
+        claim(path, tiny())
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "is not valid JSON"),
+        ("[1]", "is not the config of a training run"),
+        ("{}", "is not the config of a training run"),
+        (json.dumps({**to_dict(tiny()), "trian": 1}), "config.trian is not a field"),
+        (json.dumps({**to_dict(tiny()), "train": {"steps": "x"}}), "config.train.steps is 'x', expected int"),
+    ],
+)
+def test_a_config_that_is_none_is_refused(tmp_path, content, sentence):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=sentence):
+        read_config(tmp_path)
+
+
+def test_a_directory_without_a_config_is_no_run(tmp_path):
+    with pytest.raises(UserError, match="is not a work directory of a training run"):
+        read_config(tmp_path)
