@@ -15,7 +15,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
@@ -31,6 +31,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Parses flags, calls `main` with the program's name, and exits with its exit code (None is 0)."""
     # Libraries below log what they save and each file that they do not like; what ends a job is raised.
     logging.set_verbosity(logging.FATAL)
+    sys.unraisablehook = _report_unraisable
     try:
         app.run(main, flags_parser=_parse_flags)
     except UserError as error:
@@ -43,6 +44,12 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         if not (place := _full_disk(error)):
             raise
         _end(f"error: {place}: free some space and repeat the command", UserError.exit_code)
+
+
+def _report_unraisable(unraisable: Any) -> None:
+    # Where one of many writes fails, Orbax closes the event loop, and each of the others complains of that.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _end(sentence: str, code: int) -> NoReturn:

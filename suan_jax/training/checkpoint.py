@@ -6,9 +6,10 @@ them all. Saves are asynchronous and atomic: a kill leaves the checkpoint before
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ class Checkpoints:
         self.wait()
         self._saving = step
         beside = dict(zip(_JSON_ITEMS, map(ocp.args.JsonSave, (iterator, clock, config)), strict=True))
-        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), **beside))
+        with self._naming_the_place():
+            self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), **beside))
 
     def _seal(self) -> None:
         for folder in (*self._directory.glob(f"{self._saving}"), *self._directory.glob(f"{self._saving}.*")):
@@ -159,8 +161,19 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when every save has reached the disk; raises what went wrong with it."""
-        self._manager.wait_until_finished()
+        with self._naming_the_place():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then lets go of the directory."""
-        self._manager.close()
+        with self._naming_the_place():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _naming_the_place(self) -> Iterator[None]:
+        """Errors of a full disk say where, as those of the layers below do not."""
+        try:
+            yield
+        except Exception as error:
+            error.filename = str(self._directory)
+            raise

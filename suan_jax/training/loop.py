@@ -29,7 +29,7 @@ from suan_jax.training.state import is_finite
 from suan_jax.training.step import Metrics, compile_train_step
 from suan_jax.training.summary import summarise
 from suan_jax.training.warm_start import warm_start
-from suan_jax.training.workdir import check_unclaimed, claim, read_json, write_json
+from suan_jax.training.workdir import check_unclaimed, claim, read_json, release, write_json
 
 Item = TypeVar("Item")
 
@@ -53,10 +53,15 @@ def train(config: Config, workdir: Path) -> dict[str, Any]:
     with StopSignal() as stop:
         setup = set_up(config)
         check_batch_size(setup.mesh, config.train, "batch_size")
-        claim(workdir, config)
+        new = claim(workdir, config)
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
         try:
-            run = _Run(setup, workdir, checkpoints, stop)
+            try:
+                run = _Run(setup, workdir, checkpoints, stop)
+            except UserError:
+                if new:
+                    release(workdir)  # so that the mistake can be put right in the config
+                raise
             run.train()
             summary = run.finish()
         finally:

@@ -77,8 +77,11 @@ def check_unclaimed(workdir: Path, config: Config) -> None:
         )
 
 
-def claim(workdir: Path, config: Config) -> None:
+def claim(workdir: Path, config: Config) -> bool:
     """Makes a work directory, if need be, and writes the config into it.
+
+    Returns:
+      Whether it held none before.
 
     Raises:
       UserError: if that cannot be.
@@ -87,7 +90,14 @@ def claim(workdir: Path, config: Config) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the work directory {workdir}: {error.strerror}") from error
+    new = not (workdir / _CONFIG).exists()
     write_json(workdir / _CONFIG, to_dict(config))
+    return new
+
+
+def release(workdir: Path) -> None:
+    """Takes a `claim` back."""
+    (workdir / _CONFIG).unlink()
 
 
 def read_config(workdir: Path) -> Config:

@@ -131,7 +131,7 @@ def test_a_run_all_of_whose_checkpoints_are_damaged_starts_anew(unfinished, fini
     assert_same_bits(last_state(unfinished, config)[0], last_state(finished[0], config)[0])
 
 
-def test_a_mistake_leaves_no_work_directory(tmp_path):
+def test_a_mistake_claims_no_work_directory(tmp_path):
     with pytest.raises(UserError, match="no store at /nowhere"):
         train(tiny(arguments="store=/nowhere"), tmp_path / "run")
     with pytest.raises(UserError, match=r"config.train.steps is -1"):
@@ -139,6 +139,9 @@ def test_a_mistake_leaves_no_work_directory(tmp_path):
         bad.train.steps = -1
         train(bad, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match=r"config.init_from: /nowhere is not a work directory"):
+        train(tiny("init_from=/nowhere"), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_at_the_batch_that_made_it(tmp_path, monkeypatch):

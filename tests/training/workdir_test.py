@@ -6,7 +6,7 @@ import pytest
 
 from suan_jax.config_dict import to_dict
 from suan_jax.errors import UserError
-from suan_jax.training.workdir import check_unclaimed, claim, read_config, read_json, write_json
+from suan_jax.training.workdir import check_unclaimed, claim, read_config, read_json, release, write_json
 from tests.training.runs import tiny
 
 
@@ -34,7 +34,8 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_a_claimed_directory_is_its_configs_alone(tmp_path):
     config = tiny()
     check_unclaimed(tmp_path / "run", config)
-    claim(tmp_path / "run", config)
+    assert claim(tmp_path / "run", config)
+    assert not claim(tmp_path / "run", config)
     check_unclaimed(tmp_path / "run", config)
     assert read_config(tmp_path / "run") == config
     other = tiny("train.steps=7", "optimizer.learning_rate=0.5", arguments="model=suan")
@@ -48,6 +49,8 @@ def test_a_claimed_directory_is_its_configs_alone(tmp_path):
     ):
         assert part in sentence
     assert "mesh" not in sentence
+    release(tmp_path / "run")
+    check_unclaimed(tmp_path / "run", other)
 
 
 def test_a_run_may_go_on_elsewhere(tmp_path):
