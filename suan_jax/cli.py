@@ -23,6 +23,7 @@ from suan_jax.errors import Preempted, UserError, nearest
 
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort")
 _INTERRUPTED = 128 + 2  # what a shell reports of a process that SIGINT ended
+_BROKEN_PIPE = 128 + 13  # likewise SIGPIPE
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ILLEGAL = re.compile(r"flag --(?P<name>[^=]+)=(?P<value>.*?): (?P<reason>.*)", re.DOTALL)
 
@@ -38,6 +39,9 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         _end(f"error: {error}", error.exit_code)
     except Preempted as error:
         _end(str(error), error.exit_code)
+    except BrokenPipeError:  # whoever reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_BROKEN_PIPE)
     except KeyboardInterrupt:
         _end("interrupted", _INTERRUPTED)
     except Exception as error:

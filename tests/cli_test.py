@@ -102,6 +102,17 @@ def test_a_bug_shows_its_traceback(job):
     assert "ValueError: oh" in result.stderr
 
 
+def test_a_reader_that_has_seen_enough_ends_the_job_quietly(job):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-u", job.path, "--out=x"]
+    result = subprocess.run(
+        command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
 def test_an_interrupt_exits_as_the_shell_expects(job):
     command = [sys.executable, job.path, "--out=x", "--do=wait"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -121,6 +121,9 @@ def test_jobs_say_what_they_do_and_nothing_else(alone, disturbed):
         last = sentences(results[name])[-1]
         assert last.startswith("stopped by SIGTERM at step "), results[name].stderr
         assert last.endswith(f" of 60 and saved in {workdir}: repeat the same command to go on")
+    for first, then in (("before the first step", "killed"), ("stopped", "stopped at the end")):
+        step = sentences(results[first])[-1].split(" at step ")[1].split()[0]
+        assert sentences(results[then])[0] == f"{workdir} goes on at step {step} of 60"
 
 
 def test_nothing_half_written_is_left(disturbed):
