@@ -2,7 +2,7 @@
 
 A job that ends for a reason that its user can mend prints one sentence and no traceback. Exit codes: 0 done,
 2 a mistake of the user or a full disk, 75 preempted (repeat the command to go on), 130 interrupted from the
-keyboard, 1 anything else, with a traceback.
+keyboard, 141 its output was no longer read, 1 anything else, with a traceback.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import inspect
+import logging
 import os
 import re
 import sys
@@ -17,7 +18,8 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 
 from suan_jax.errors import Preempted, UserError, nearest
 
@@ -31,7 +33,8 @@ _ILLEGAL = re.compile(r"flag --(?P<name>[^=]+)=(?P<value>.*?): (?P<reason>.*)", 
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Parses flags, calls `main` with the program's name, and exits with its exit code (None is 0)."""
     # Libraries below log what they save and each file that they do not like; what ends a job is raised.
-    logging.set_verbosity(logging.FATAL)
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("jax").setLevel(logging.WARNING)  # an accelerator left unused is worth a line
     sys.unraisablehook = _report_unraisable
     try:
         app.run(main, flags_parser=_parse_flags)
