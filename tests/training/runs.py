@@ -49,7 +49,9 @@ class Job:
         deadline = time.monotonic() + 120
         while not condition():
             assert self.process.poll() is None, "it ended before:\n" + self.process.stderr.read()
-            assert time.monotonic() < deadline, "it never came to that"
+            if time.monotonic() > deadline:
+                self.process.kill()
+                raise AssertionError("it never came to that:\n" + self.process.stderr.read())
             time.sleep(0.001)
         self.process.send_signal(number)
         return self
