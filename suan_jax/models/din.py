@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -24,11 +23,9 @@ from flax import linen as nn
 from suan_jax.batch import Batch
 from suan_jax.errors import UserError
 from suan_jax.layers import masking
-from suan_jax.layers.attention import MASKED
-from suan_jax.layers.dense import Dense
-from suan_jax.layers.dice import Dice
 from suan_jax.layers.embedding import Rows
 from suan_jax.layers.head import Head, head_macs
+from suan_jax.layers.interest import TargetInterest, interest_macs
 from suan_jax.layers.tokens import concat, shared_names
 from suan_jax.models.model import ModelDefinition, Output, register
 from suan_jax.schema import Schema
@@ -69,48 +66,8 @@ class Din(ModelDefinition):
         events = float(np.mean(lengths))
         row = self.embedding_width
         shared, features = len(shared_names(schema)) * row, len(schema.history) * row
-        hidden = self.attention_hidden
-        deeper = sum(before * after for before, after in zip(hidden, (*hidden[1:], 1), strict=True))
-        pair = shared * hidden[0] + deeper + features  # the product term, the other layers, the sum
-        macs = events * pair + (events + 1) * shared * hidden[0]
+        macs = interest_macs(events, shared, features, self.attention_hidden)
         return 2.0 * (macs + head_macs(schema, features, row, self.head))
-
-
-class TargetScore(nn.Module):
-    """MLP([q, k, q − k, q ⊙ k]) of every pair of candidate and event, Dice between its layers.
-
-    Attributes:
-      hidden: widths of the hidden layers.
-      momentum: of Dice's statistics.
-      dtype: dtype of the products.
-    """
-
-    hidden: tuple[int, ...]
-    momentum: float
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(
-        self, q_BxMxK: jax.Array, k_BxLxK: jax.Array, mask_BxMxL: jax.Array, train: bool
-    ) -> jax.Array:
-        """Scores (B, M, L), float32; pairs that `mask` excludes stay out of Dice's statistics."""
-        width, first = q_BxMxK.shape[-1], self.hidden[0]
-        init = nn.initializers.lecun_normal(in_axis=(0, 1), out_axis=2)
-        init = nn.with_logical_partitioning(init, (None, None, "mlp"))
-        kernel = self.param("kernel", init, (4, width, first), jnp.float32).astype(self.dtype)
-        init = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("mlp",))
-        bias = self.param("bias", init, (first,), jnp.float32).astype(self.dtype)
-        # The first layer, term by term: what depends on q or k alone is not repeated for every pair.
-        from_q = jnp.einsum("bmk,kh->bmh", q_BxMxK, kernel[0] + kernel[2])
-        from_k = jnp.einsum("blk,kh->blh", k_BxLxK, kernel[1] - kernel[2])
-        product = q_BxMxK[:, :, None] * k_BxLxK[:, None]
-        x = jnp.einsum("bmlk,kh->bmlh", product, kernel[3]) + from_q[:, :, None] + from_k[:, None] + bias
-        for index, features in enumerate((*self.hidden[1:], 1)):
-            x = Dice(self.momentum, name=f"dice_{index}")(x, mask_BxMxL, train)
-            last = index == len(self.hidden) - 1
-            axes, dtype = ((None, None), jnp.float32) if last else ((None, "mlp"), self.dtype)
-            x = Dense(features, axes, dtype=dtype, name=f"dense_{index}")(x)
-        return x[..., 0]
 
 
 class DinModule(nn.Module):
@@ -130,16 +87,13 @@ class DinModule(nn.Module):
     def __call__(self, rows: Rows, batch: Batch, train: bool) -> Output:
         """Logits of every candidate."""
         config, shared = self.config, shared_names(self.schema)
-        q_BxMxK = concat(rows["candidate"], shared).astype(self.dtype)
-        k_BxLxK = concat(rows["history"], shared).astype(self.dtype)
-        e_BxLxE = concat(rows["history"], [f.name for f in self.schema.history]).astype(self.dtype)
-        mask_BxMxL = masking.candidate_visibility(batch)
+        q_BxMxK = concat(rows["candidate"], shared)
+        k_BxLxK = concat(rows["history"], shared)
+        e_BxLxE = concat(rows["history"], [f.name for f in self.schema.history])
         momentum = config.batch_norm_momentum
-        score = TargetScore(config.attention_hidden, momentum, self.dtype, name="attention")
-        a_BxMxL = score(q_BxMxK, k_BxLxK, mask_BxMxL, train)
-        if config.softmax:
-            a_BxMxL = jax.nn.softmax(jnp.where(mask_BxMxL, a_BxMxL, MASKED), axis=-1)
-        a_BxMxL = jnp.where(mask_BxMxL, a_BxMxL, 0.0).astype(self.dtype)
-        v_BxMxE = jnp.einsum("bml,ble->bme", a_BxMxL, e_BxLxE)
+        interest = TargetInterest(
+            config.attention_hidden, momentum, config.softmax, self.dtype, name="attention"
+        )
+        v_BxMxE = interest(q_BxMxK, k_BxLxK, e_BxLxE, masking.candidate_visibility(batch), train)
         head = Head(self.schema, config.head, momentum, dtype=self.dtype, name="head")
         return Output(head(v_BxMxE, rows, batch, train))
