@@ -77,10 +77,10 @@ class TimeBias(nn.Module):
     """w[bucket(|t_i − t_j|)], 129 buckets and one for an unknown time, weights from N(0, 0.02²)."""
 
     @nn.compact
-    def __call__(self, batch: Batch) -> jax.Array:
-        """The bias of every pair of tokens, (B, T, T) float32."""
+    def __call__(self, bucket_BxTxS: jax.Array) -> jax.Array:
+        """The bias of pairs of tokens from their `time_buckets.pair_buckets`, (B, T, S) float32."""
         table = self.param("table", _table_init(), (time_buckets.NUM_BUCKETS + 1,), jnp.float32)
-        return lookup(table, time_buckets.pair_buckets(masking.token_age(batch), masking.token_timed(batch)))
+        return lookup(table, bucket_BxTxS)
 
 
 def _table_init():

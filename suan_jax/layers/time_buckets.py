@@ -48,15 +48,19 @@ def bucket(delta: jax.Array) -> jax.Array:
     return guess + (delta >= jnp.take(edges, guess + 1, mode="clip")).astype(jnp.int32)
 
 
-def pair_buckets(age: jax.Array, timed: jax.Array) -> jax.Array:
-    """Buckets of |age[b, i] − age[b, j]|, `UNKNOWN` where either time is unknown.
+def pair_buckets(
+    query_age: jax.Array, query_timed: jax.Array, key_age: jax.Array, key_timed: jax.Array
+) -> jax.Array:
+    """Buckets of |query_age[b, i] − key_age[b, j]|, `UNKNOWN` where either time is unknown.
 
     Args:
-      age: (B, T) int32, seconds, never negative (so that no difference overflows).
-      timed: (B, T) bool.
+      query_age: (B, T) int32, seconds, never negative (so that no difference overflows).
+      query_timed: (B, T) bool.
+      key_age: (B, S) int32, likewise.
+      key_timed: (B, S) bool.
 
     Returns:
-      (B, T, T) int32, 0 to `UNKNOWN`.
+      (B, T, S) int32, 0 to `UNKNOWN`.
     """
-    known = timed[:, :, None] & timed[:, None, :]
-    return jnp.where(known, bucket(age[:, :, None] - age[:, None, :]), UNKNOWN)
+    known = query_timed[:, :, None] & key_timed[:, None, :]
+    return jnp.where(known, bucket(query_age[:, :, None] - key_age[:, None, :]), UNKNOWN)

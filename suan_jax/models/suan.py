@@ -37,7 +37,7 @@ from flax import linen as nn
 
 from suan_jax.batch import Batch
 from suan_jax.errors import UserError
-from suan_jax.layers import masking
+from suan_jax.layers import masking, time_buckets
 from suan_jax.layers.alignment import POOLS, DualAlignment
 from suan_jax.layers.attention import MultiHeadAttention
 from suan_jax.layers.bias import PositionBias, TimeBias
@@ -46,19 +46,11 @@ from suan_jax.layers.feed_forward import SwiGLU
 from suan_jax.layers.head import Head, head_macs
 from suan_jax.layers.norms import RMSNorm
 from suan_jax.layers.packing import one_candidate_per_row
+from suan_jax.layers.stack import stacked
 from suan_jax.layers.tokens import TokenEmbedding, candidate_only_names, profile_tokens
-from suan_jax.models.model import ModelDefinition, Output, register
+from suan_jax.models.model import Output, register
+from suan_jax.models.size import Size, SizedDefinition
 from suan_jax.schema import Schema
-
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """Layers, D (None: F·d, the features side by side) and H."""
-
-    layers: int
-    width: int | None
-    heads: int
-
 
 # This project's own grades: the paper's table is not public. Body parameters from 5e4 to 1e9.
 GRADES = (
@@ -73,13 +65,10 @@ GRADES = (
 
 @register
 @dataclasses.dataclass
-class Suan(ModelDefinition):
-    """SUAN's settings; sizes that are None come from `GRADES[grade]`.
+class Suan(SizedDefinition):
+    """SUAN's settings, beside its sizes.
 
     Attributes:
-      layers: blocks.
-      width: D; None at grade 0 is F·d.
-      heads: H; divides D.
       pool: what dual alignment pools over: "history", "all" (as released) or "causal".
       absolute_position: whether tokens carry a learned position; False lets rows hold candidates of
         different times.
@@ -90,10 +79,8 @@ class Suan(ModelDefinition):
       remat: whether blocks are computed again in the backward pass, to save memory.
     """
 
+    grades = GRADES
     name: str = "suan"
-    layers: int | None = None
-    width: int | None = None
-    heads: int | None = None
     pool: str = "history"
     absolute_position: bool = True
     position_bias: bool = True
@@ -101,26 +88,6 @@ class Suan(ModelDefinition):
     rms_norm: bool = True
     batch_norm_logit: bool = False
     remat: bool = False
-
-    def size(self, schema: Schema) -> Size:
-        """The sizes of this model for logs of `schema`, none of them None.
-
-        Raises:
-          UserError: if a setting is out of its range.
-        """
-        if self.grade not in range(len(GRADES)):
-            raise UserError(f"config.model.grade is {self.grade}, expected 0 to {len(GRADES) - 1}")
-        grade = GRADES[self.grade]
-        features = len(schema.history) * self.embedding_width
-        layers = grade.layers if self.layers is None else self.layers
-        width = (grade.width or features) if self.width is None else self.width
-        heads = grade.heads if self.heads is None else self.heads
-        for name, value in (("layers", layers), ("width", width), ("heads", heads)):
-            if value < 1:
-                raise UserError(f"config.model.{name} is {value}, expected at least 1")
-        if width % heads:
-            raise UserError(f"config.model.heads is {heads}, expected a divisor of the width, {width}")
-        return Size(layers, width, heads)
 
     def module(self, schema: Schema, max_len: int) -> nn.Module:
         """See `ModelDefinition`."""
@@ -162,7 +129,7 @@ class Suan(ModelDefinition):
 
 
 class UnifiedAttentionBlock(nn.Module):
-    """One block of the module docstring, in the form that `nn.scan` takes.
+    """One block of the module docstring, in the form that `stacked` takes.
 
     Attributes:
       heads: H.
@@ -249,20 +216,13 @@ class SuanModule(nn.Module):
         if config.position_bias:
             biases.append(PositionBias(max_tokens, name="position_bias")(batch))
         if config.time_bias:
-            biases.append(TimeBias(name="time_bias")(batch))
+            tokens = masking.token_age(batch), masking.token_timed(batch)
+            biases.append(TimeBias(name="time_bias")(time_buckets.pair_buckets(*tokens, *tokens)))
         # Outside the scan: one bias serves every layer, and is differentiated once.
         bias_BxTxT = sum(biases).astype(self.dtype) if biases else None
-        block = UnifiedAttentionBlock
-        if config.remat:
-            block = nn.remat(block, prevent_cse=False)  # a scan keeps the two computations apart by itself
-        blocks = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=(nn.broadcast,) * 5,
-            length=size.layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )(size.heads, config.pool, config.rms_norm, self.dtype, name="blocks")
+        blocks = stacked(UnifiedAttentionBlock, size.layers, config.remat, arguments=5)(
+            size.heads, config.pool, config.rms_norm, self.dtype, name="blocks"
+        )
         profile_BxPxd, profile_mask_BxP = profile_tokens(self.schema, rows, batch)
         mask_BxTxT = masking.visibility(batch)
         return blocks(

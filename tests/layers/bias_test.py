@@ -63,7 +63,8 @@ def test_position_bias_reads_differences_of_positions_counted_back(across_time):
 def test_time_bias_reads_the_bucket_of_the_time_between(across_time):
     batch = random_batch(2, random_schema(), length=6, candidates=2, across_time=across_time)
     table = jnp.arange(130.0)
-    bias = TimeBias().apply({"params": {"table": table}}, batch)
+    tokens = masking.token_age(batch), masking.token_timed(batch)
+    bias = TimeBias().apply({"params": {"table": table}}, time_buckets.pair_buckets(*tokens, *tokens))
     age = np.concatenate([batch.history_age, batch.candidate_age], axis=1).astype(np.int64)
     timed = np.concatenate([batch.history_timed, batch.candidate_mask], axis=1)
     expected = time_buckets.host_bucket(age[:, :, None] - age[:, None, :])

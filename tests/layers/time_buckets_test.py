@@ -48,7 +48,7 @@ def test_a_million_random_differences():
 
 
 def test_a_pair_with_an_unknown_time_reads_the_extra_row():
-    age = jnp.array([[2**31 - 1, 0, 60]], jnp.int32)
-    bins = time_buckets.pair_buckets(age, jnp.array([[True, True, False]]))
+    age, timed = jnp.array([[2**31 - 1, 0, 60]], jnp.int32), jnp.array([[True, True, False]])
+    bins = time_buckets.pair_buckets(age, timed, age, timed)
     unknown = time_buckets.UNKNOWN
     np.testing.assert_array_equal(bins[0], [[0, 71, unknown], [71, 0, unknown], [unknown] * 3])

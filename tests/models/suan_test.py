@@ -9,6 +9,7 @@ from suan_jax import models
 from suan_jax.config import Config, DataConfig, OptimizerConfig
 from suan_jax.errors import UserError
 from suan_jax.layers import embedding, masking, time_buckets
+from suan_jax.layers.bias import PositionBias, TimeBias
 from suan_jax.layers.tokens import profile_tokens
 from suan_jax.models.suan import GRADES, Suan, UnifiedAttentionBlock
 from suan_jax.schema import Feature, Schema
@@ -132,13 +133,10 @@ def test_the_scan_is_its_blocks_one_after_another():
     x, scanned = states(model, variables, rows, batch)
     params, module = variables["params"], model.module
     profile, profile_mask = profile_tokens(SCHEMA, rows, batch)
-    bias = sum(
-        cls.apply({"params": params[name]}, batch)
-        for name, cls in (
-            ("position_bias", models.suan.PositionBias(module.max_len + 1)),
-            ("time_bias", models.suan.TimeBias()),
-        )
-    )
+    position_bias = PositionBias(module.max_len + 1).apply({"params": params["position_bias"]}, batch)
+    ages = masking.token_age(batch), masking.token_timed(batch)
+    bucket = time_buckets.pair_buckets(*ages, *ages)
+    bias = position_bias + TimeBias().apply({"params": params["time_bias"]}, bucket)
     block = UnifiedAttentionBlock(module.size.heads, "history", True, jnp.float32)
     for layer in range(3):
         own = layer_of(params["blocks"], layer)
