@@ -1,0 +1,69 @@
+"""What parity tests share: PyTorch, FuxiCTR if asked for, and the comparison of a function in both worlds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from tests.compiling import quick_jit
+
+REASON = "the other libraries are not installed: pip install -e '.[parity]'"
+
+torch = pytest.importorskip("torch", reason=REASON)
+
+
+def fuxictr_layers():
+    """FuxiCTR's layers; the module that asks is skipped where they are not installed."""
+    return pytest.importorskip("fuxictr.pytorch.layers", reason=REASON)
+
+
+def normal(seed, *shape):
+    """Standard normal float32 values."""
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def carry(parameter, value):
+    """Writes an array into a parameter or buffer of PyTorch, of the same shape."""
+    value = torch.from_numpy(np.array(value, np.float32))
+    assert parameter.shape == value.shape
+    with torch.no_grad():
+        parameter.copy_(value)
+
+
+def random_variables(module, *arguments):
+    """Variables of a Flax module called with `arguments`: random parameters, running variances above 0.1."""
+    shapes = jax.eval_shape(lambda key: nn.meta.unbox(module.init(key, *arguments)), jax.random.key(0))
+    leaves, tree = jax.tree.flatten_with_path(shapes)
+    return jax.tree.unflatten(tree, [_leaf(seed, *leaf) for seed, leaf in enumerate(leaves)])
+
+
+def _leaf(seed, path, shape):
+    value = 0.4 * normal(seed, *shape.shape)
+    return np.abs(value) + 0.1 if path[-1].key == "var" else value
+
+
+def assert_close(ours, theirs, atol=1e-5):
+    """Compares an array of JAX with a tensor of PyTorch."""
+    np.testing.assert_allclose(np.asarray(ours), theirs.detach().numpy(), rtol=0, atol=atol)
+
+
+def assert_same(ours, theirs, *inputs, atol=1e-5):
+    """Compares outputs, and gradients of a random projection of the outputs with respect to every input.
+
+    `ours` takes and returns arrays of JAX, `theirs` tensors of PyTorch.
+    """
+    tensors = [torch.tensor(x, requires_grad=True) for x in inputs]
+    expected = theirs(*tensors)
+    weight = normal(99, *expected.shape)
+    expected.backward(torch.from_numpy(weight))
+
+    @quick_jit
+    def run(inputs, weight):
+        out, pull = jax.vjp(ours, *inputs)
+        return out, pull(weight)
+
+    out, gradients = run([jnp.asarray(x) for x in inputs], weight)
+    assert_close(out, expected, atol)
+    for gradient, tensor in zip(gradients, tensors, strict=True):
+        assert_close(gradient, tensor.grad, atol)
