@@ -54,14 +54,16 @@ def join(blocks: Sequence[Block]) -> Window:
     def merged(name: str) -> np.ndarray | dict[str, np.ndarray]:
         parts = columns(name)
         if isinstance(parts[0], dict):
-            return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+            return {key: stacked([part[key] for part in parts], name) for key in parts[0]}
+        return stacked(parts, name)
+
+    def stacked(parts: list[np.ndarray], name: str) -> np.ndarray:
+        if name in ("event", "event_time", "event_timed"):
+            parts = [*parts, np.zeros((1, *parts[0].shape[1:]), parts[0].dtype)]
         return np.concatenate(parts)
 
     def offsets(name: str) -> np.ndarray:
         return np.cumsum(np.concatenate([[0], *(np.diff(part) for part in columns(name))]))
-
-    def with_pad(column: np.ndarray) -> np.ndarray:
-        return np.concatenate([column, np.zeros((1, *column.shape[1:]), column.dtype)])
 
     fields = {
         field.name: merged(field.name)
@@ -69,8 +71,6 @@ def join(blocks: Sequence[Block]) -> Window:
         if not field.name.endswith("_offsets")
     }
     fields |= {name: offsets(name) for name in ("event_offsets", "impression_offsets")}
-    fields["event"] = {name: with_pad(ids) for name, ids in fields["event"].items()}
-    fields |= {name: with_pad(fields[name]) for name in ("event_time", "event_timed")}
     block = Block(**fields)
     return Window(block, np.repeat(np.arange(len(block.user)), np.diff(block.impression_offsets)))
 

@@ -36,8 +36,10 @@ class Clicks:
 
 
 def _kernel(age: np.ndarray, half_life: np.ndarray | float) -> np.ndarray:
-    x = age / half_life
-    return 1.0 / (1.0 + x * x)
+    x = age / half_life  # from here on in place: fresh memory costs more than the arithmetic
+    x *= x
+    x += 1.0
+    return np.divide(1.0, x, out=x)
 
 
 def _logit(world: World, sums: dict[str, np.ndarray]) -> np.ndarray:
@@ -61,7 +63,7 @@ class _Shown:
     long: np.ndarray
     period: np.ndarray
 
-    def take(self, index: np.ndarray) -> _Shown:
+    def take(self, index: np.ndarray | slice) -> _Shown:
         """The impressions at `index`."""
         return _Shown(**{name: column[index] for name, column in vars(self).items()})
 
@@ -100,7 +102,8 @@ def _terms(world: World, slots: Slots, shown: _Shown, g: np.ndarray, e: np.ndarr
     age = (shown.time[g] - slots.time[e]).astype(np.float64)
     sub, sub_c, action = slots.sub[e], shown.sub[g], slots.action[e]
     cat, cat_c = sub >> 2, sub_c >> 2
-    long = MATCH[action] * _kernel(age, shown.long[g])
+    long = _kernel(age, shown.long[g])
+    long *= MATCH[action]
     terms = {"all": (slice(None), long)}
 
     # Steps: neighbours of the department that differ in category.
@@ -139,7 +142,7 @@ def _pairs(slots: Slots, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs (index into `turn`, slot) of an impression and a behaviour of its department before it."""
     count = slots.place[turn] - slots.first[turn]
     g = np.repeat(np.arange(len(turn)), count)
-    e = np.arange(len(g)) + (slots.first[turn] - (np.cumsum(count) - count))[g]
+    e = np.arange(len(g)) + np.repeat(slots.first[turn] - (np.cumsum(count) - count), count)
     real = np.flatnonzero(slots.real[e])
     return g[real], e[real]
 
@@ -147,10 +150,10 @@ def _pairs(slots: Slots, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def draw(world: World, timeline: Timeline, slots: Slots, max_len: int | None) -> Clicks:
     """Draws each user's labels in time order, and makes clicked impressions real in `slots`."""
     t, n = timeline, len(timeline.shown_row)
-    shown = _shown(world, t, slots)
     organic, ordinal = slots.organic[slots.place], slots.impressions[slots.place] - 1
     turns = np.argsort(ordinal, kind="stable")
     ends = np.cumsum(np.bincount(ordinal))
+    shown = _shown(world, t, slots).take(turns)  # each turn is a slice
     width = len(ends) + 1
     # Clicks of user r before impression k, at r · width + k: one axis, as a gather along two is slower.
     clicks = np.zeros(len(t.profile["age"]) * width, np.int64)
@@ -158,7 +161,7 @@ def draw(world: World, timeline: Timeline, slots: Slots, max_len: int | None) ->
     for k, turn in enumerate(np.split(turns, ends[:-1])):
         row = t.shown_row[turn] * width
         g, e = _pairs(slots, turn)
-        of_turn = shown.take(turn)
+        of_turn = shown.take(slice(ends[k] - len(turn), ends[k]))
         terms = _terms(world, slots, of_turn, g, e)
         out.visible[turn] = organic[turn] + clicks[row + k]
         sums = {name: np.bincount(g[q], x, len(turn)) for name, (q, x) in terms.items()}
