@@ -7,7 +7,7 @@ Settings as in configs/suan.py, which were the best for DIN too. Cost: on the sy
 H200, and about 5 minutes on two CPU cores.
 """
 
-from suan_jax.config import Config, DataConfig, OptimizerConfig, TrainConfig
+from suan_jax.config import Config, DataConfig, TrainConfig
 from suan_jax.models.din import Din
 
 
@@ -16,12 +16,5 @@ def get_config(store: str = "", max_len: int = 100) -> Config:
     return Config(
         model=Din(),
         data=DataConfig(store=store, max_len=max_len),
-        optimizer=OptimizerConfig(
-            learning_rate=2e-3,
-            schedule="cosine",
-            embedding_learning_rate=0.2,
-            embedding_initial_accumulator=0.1,
-            embedding_init=0.3,
-        ),
         train=TrainConfig(batch_size=256, epochs=1),
     )

@@ -33,7 +33,7 @@ def get_config(model: str = "suan", store: str = "stores/kuairand_pure", seed: i
             learning_rate=rate,
             schedule=schedule,
             embedding_learning_rate=0.05,
-            embedding_initial_accumulator=0.1,
+            embedding_init=0.01,
         ),
         train=TrainConfig(batch_size=512, epochs=1, seed=seed),
     )

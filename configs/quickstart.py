@@ -9,7 +9,7 @@ log knows, and so little data leaves it far below.
 Cost: about 4 minutes on two CPU cores, compilation included.
 """
 
-from suan_jax.config import Config, DataConfig, OptimizerConfig, SyntheticConfig, TrainConfig
+from suan_jax.config import Config, DataConfig, SyntheticConfig, TrainConfig
 from suan_jax.models.suan import Suan
 
 
@@ -18,12 +18,5 @@ def get_config() -> Config:
     return Config(
         model=Suan(head=(128, 64)),
         data=DataConfig(synthetic=SyntheticConfig(users=6144, items=4096), max_len=50),
-        optimizer=OptimizerConfig(
-            learning_rate=2e-3,
-            schedule="cosine",
-            embedding_learning_rate=0.2,
-            embedding_initial_accumulator=0.1,
-            embedding_init=0.3,
-        ),
         train=TrainConfig(batch_size=256, epochs=1),
     )

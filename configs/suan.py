@@ -10,7 +10,7 @@ synthetic log's validation split, the best. Cost: grade 0 on the synthetic log t
 and about 20 minutes on two CPU cores.
 """
 
-from suan_jax.config import Config, DataConfig, OptimizerConfig, TrainConfig
+from suan_jax.config import Config, DataConfig, TrainConfig
 from suan_jax.models.suan import Suan
 
 
@@ -19,12 +19,5 @@ def get_config(grade: int = 0, store: str = "", max_len: int = 100) -> Config:
     return Config(
         model=Suan(grade=grade),
         data=DataConfig(store=store, max_len=max_len),
-        optimizer=OptimizerConfig(
-            learning_rate=2e-3,
-            schedule="cosine",
-            embedding_learning_rate=0.2,
-            embedding_initial_accumulator=0.1,
-            embedding_init=0.3,
-        ),
         train=TrainConfig(batch_size=256, epochs=1),
     )

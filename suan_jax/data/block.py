@@ -62,6 +62,7 @@ class Log(Protocol):
 
     schema: Schema
     num_blocks: int
+    fingerprint: str  # of its contents: another log, or the same one prepared anew, has another
 
     def counts(self, split: str) -> np.ndarray:
         """Impressions of a split in each block, (num_blocks,) int64."""

@@ -42,6 +42,7 @@ class Store:
     Attributes:
       schema: the features.
       num_blocks: number of blocks.
+      fingerprint: the checksum of its checksums.
       statistics: sequences, events, and per split impressions, clicks, click_rate, sequences, first_time
         and last_time (seconds; None where the split is empty).
       source: name of the source it was prepared from.
@@ -64,6 +65,7 @@ class Store:
         self.has_raw_users = _USERS in self._files
         self.ranks = np.array(description["blocks"]["ranks"], np.float64)
         self.num_blocks = len(self.ranks)
+        self.fingerprint = f"{zlib.crc32(json.dumps(self._files, sort_keys=True).encode()):08x}"
         self._counts = {name: np.array(n, np.int64) for name, n in description["blocks"]["counts"].items()}
         self._shards = [shard["name"] for shard in description["shards"]]
         blocks = [shard["blocks"] for shard in description["shards"]]

@@ -88,7 +88,7 @@ class Checkpoints:
 
         Args:
           state: the run's state; it may be donated as soon as this returns.
-          iterator: the input iterator's position, JSON-ready.
+          iterator: the log's fingerprint and the input iterator's position in it, JSON-ready.
           clock: the run's clock, JSON-ready.
           config: the run's config, JSON-ready.
         """

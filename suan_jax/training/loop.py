@@ -23,6 +23,7 @@ from suan_jax.training.compilation import enable_compilation_cache
 from suan_jax.training.evaluation import Evaluation
 from suan_jax.training.metric_writer import MetricWriter
 from suan_jax.training.preemption import StopSignal
+from suan_jax.training.restore import check_log
 from suan_jax.training.setup import Setup, set_up
 from suan_jax.training.sharding import check_batch_size, place_batch
 from suan_jax.training.state import is_finite
@@ -87,7 +88,8 @@ class _Run:
                 self._state = warm_start(self._state, setup, Path(config.init_from))
         else:
             self._state, beside = restored
-            self._iterator.set_state(beside["iterator"])
+            check_log(setup.log, beside, workdir)
+            self._iterator.set_state(beside["iterator"]["state"])
             self._clock = Clock(**beside["clock"])
         self._step = int(self._state.step)
         if restored is not None:
@@ -188,8 +190,8 @@ class _Run:
         # A finite loss tells nothing of the update that follows it.
         if not is_finite(self._state):
             self._diverged("a parameter is not finite", self._step)
-        iterator, clock = self._iterator.get_state(), self._clock.to_dict()
-        self._checkpoints.save(self._state, iterator, clock, to_dict(self._config))
+        iterator = {"log": self._setup.log.fingerprint, "state": self._iterator.get_state()}
+        self._checkpoints.save(self._state, iterator, self._clock.to_dict(), to_dict(self._config))
 
     def _diverged(self, what: str, step: int) -> NoReturn:
         train = self._config.train

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 
 from suan_jax.config import MeshConfig
+from suan_jax.data.block import Log
 from suan_jax.errors import UserError
 from suan_jax.training.best import best_step
 from suan_jax.training.checkpoint import Checkpoints
@@ -45,7 +46,27 @@ def restore_run(workdir: Path, mesh: MeshConfig | None = None) -> tuple[Setup, T
             checkpoints.close()
     if restored is None:
         raise UserError(f"{workdir} holds no sound checkpoint: train it first")
-    return setup, restored[0]
+    state, beside = restored
+    check_log(setup.log, beside, workdir)
+    return setup, state
+
+
+def check_log(log: Log, beside: dict, workdir: Path) -> None:
+    """Checks that a checkpoint's ids are those of `log`.
+
+    Args:
+      log: what is to be read now.
+      beside: the checkpoint's items beside its state.
+      workdir: of the run.
+
+    Raises:
+      UserError: if the log was prepared again since.
+    """
+    if beside["iterator"]["log"] != log.fingerprint:
+        raise UserError(
+            f"{log} is not what {workdir} was trained on, it was prepared again since: put the old one back, or "
+            "train anew in another --workdir"
+        )
 
 
 def _fits(mesh: MeshConfig) -> bool:

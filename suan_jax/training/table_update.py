@@ -40,13 +40,29 @@ def distinct(ids: jax.Array, num_rows: int) -> Distinct:
     """
     if num_rows <= ids.size:
         return Distinct(jnp.arange(num_rows, dtype=jnp.int32), ids)
-    # Ids sorted alone and then searched: sorting them with their positions, as `jnp.unique` does, costs a CPU
-    # five times as much.
-    ordered = jnp.sort(ids)
+    return jax.lax.platform_dependent(
+        ids, cpu=lambda ids: _searched(ids, num_rows), default=lambda ids: _sorted(ids, num_rows)
+    )
+
+
+def _unique(ordered: jax.Array, num_rows: int) -> tuple[jax.Array, jax.Array]:
+    """The distinct ones of ascending ids (n,), as in `Distinct`, and where each of the n stands in them."""
     first = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
-    unique = jnp.full(ids.size, num_rows, jnp.int32).at[jnp.cumsum(first) - 1].set(ordered)
-    position = jnp.searchsorted(unique, ids)
-    return Distinct(unique, position.astype(jnp.int32))
+    rank = (jnp.cumsum(first) - 1).astype(jnp.int32)
+    return jnp.full(ordered.size, num_rows, jnp.int32).at[rank].set(ordered), rank
+
+
+def _searched(ids: jax.Array, num_rows: int) -> Distinct:
+    """Ids sorted alone, then searched: a CPU sorts them with their positions five times as slowly."""
+    unique, _ = _unique(jnp.sort(ids), num_rows)
+    return Distinct(unique, jnp.searchsorted(unique, ids).astype(jnp.int32))
+
+
+def _sorted(ids: jax.Array, num_rows: int) -> Distinct:
+    """Ids sorted with their positions: two to four times as fast as a search on a GPU."""
+    ordered, origin = jax.lax.sort((ids, jnp.arange(ids.size, dtype=jnp.int32)), num_keys=1)
+    unique, rank = _unique(ordered, num_rows)
+    return Distinct(unique, jnp.zeros_like(rank).at[origin].set(rank, unique_indices=True))
 
 
 def read_rows(table: jax.Array, ids: jax.Array) -> jax.Array:

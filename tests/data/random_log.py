@@ -19,6 +19,7 @@ class RandomLog:
 
     schema: Schema
     blocks: list[Block]
+    fingerprint: str = "random"
 
     def __str__(self) -> str:
         return "the random log"

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -27,8 +29,8 @@ _SCORES = Scores(
 )
 
 
-def _store(path, users=None):
-    log = random_log(0, blocks=6)
+def _store(path, users=None, seed=0):
+    log = random_log(seed, blocks=6)
     with StoreWriter(path, log.schema, source="random", users=users) as writer:
         for block in log.blocks:
             writer.write(block)
@@ -51,7 +53,8 @@ def run(tmp_path_factory):
     checkpoints = Checkpoints(folder / "run" / "checkpoints", keep=2)
     rows = []
     for step, auc in ((1, 0.8), (2, 0.6)):
-        checkpoints.save(state.replace(step=jax.numpy.int32(step)), {}, {}, {})
+        iterator = {"log": setup.log.fingerprint}
+        checkpoints.save(state.replace(step=jax.numpy.int32(step)), iterator, {}, {})
         rows.append(json.dumps({"step": step, "split": "validation", "auc": auc}) + "\n")
     checkpoints.close()
     (folder / "run" / "metrics.jsonl").write_text("".join(rows))
@@ -100,6 +103,19 @@ def test_predictions_that_cannot_be_written_are_one_sentence_and_no_file(run, tm
     with pytest.raises(UserError, match=r"cannot write the predictions to .*/p.parquet: Is a directory"):
         write_predictions(tmp_path / "p.parquet", _SCORES, random_log(0))
     assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
+
+
+def test_a_store_that_was_prepared_again_is_refused(run, tmp_path):
+    workdir, setup, _ = run
+    store = tmp_path / "store"
+    _store(store, seed=1)
+    shutil.copytree(workdir, tmp_path / "run")
+    config = dataclasses.replace(setup.config, data=dataclasses.replace(setup.config.data, store=str(store)))
+    write_json(tmp_path / "run" / "config.json", to_dict(config))
+    with pytest.raises(
+        UserError, match=rf"{store} is not what {tmp_path / 'run'} was trained on, it was prep"
+    ):
+        restore_run(tmp_path / "run")
 
 
 def test_a_directory_without_a_checkpoint_says_so(run, tmp_path):

@@ -28,7 +28,7 @@ def _factors(steps=20, **settings):
 
 def _change(gradient, **settings):
     """What one step adds to the parameters."""
-    config = OptimizerConfig(**{"learning_rate": 1.0, **settings})
+    config = OptimizerConfig(**{"learning_rate": 1.0, "schedule": "constant", **settings})
     optimizer = dense_optimizer(config, learning_rate_factor(config, 10), _AXES)
     return optimizer.update(gradient, optimizer.init(_PARAMS), _PARAMS)[0]
 

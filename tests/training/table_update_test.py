@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from suan_jax.training import table_update
 from suan_jax.training.table_update import adagrad_rows, distinct, inference_table, read_rows
 
 
@@ -49,9 +50,11 @@ def test_untouched_rows_keep_their_bits():
     assert np.flatnonzero(np.asarray(new_accumulator != accumulator)).tolist() == [7, 900]
 
 
-def test_distinct_ids_come_once_and_give_the_batch_back():
-    ids = jnp.asarray(np.random.default_rng(1).integers(0, 5000, 300), jnp.int32)
-    found = distinct(ids, 5000)
+@pytest.mark.parametrize("way", [distinct, table_update._searched, table_update._sorted])
+def test_distinct_ids_come_once_and_give_the_batch_back(way):
+    ids = jnp.asarray(np.random.default_rng(1).integers(0, 500, 300), jnp.int32)
+    found = way(ids, 5000)
+    assert (np.diff(found.ids[: len(np.unique(ids))]) > 0).all()
     np.testing.assert_array_equal(found.ids[found.position], ids)
     inside = np.asarray(found.ids)[np.asarray(found.ids) < 5000]
     assert len(np.unique(inside)) == len(inside)

@@ -48,9 +48,10 @@ class SyntheticLog:
       form: name of the frozen form; a change of any number it produces changes the name.
       schema: features of the log; ids are 2 + index.
       num_blocks: number of blocks.
+      fingerprint: the form; the rest is in the config.
     """
 
-    form = FORM
+    form = fingerprint = FORM
 
     def __init__(self, config: SyntheticConfig, max_len: int | None = None):
         """Prepares the log; generates nothing.
