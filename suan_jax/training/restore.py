@@ -64,8 +64,8 @@ def check_log(log: Log, beside: dict, workdir: Path) -> None:
     """
     if beside["iterator"]["log"] != log.fingerprint:
         raise UserError(
-            f"{log} is not what {workdir} was trained on, it was prepared again since: put the old one back, or "
-            "train anew in another --workdir"
+            f"{log} is not what {workdir} was trained on, it was prepared again since: put the old one back, "
+            "or train anew in another --workdir"
         )
 
 
