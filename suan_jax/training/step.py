@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from suan_jax.batch import Batch
 from suan_jax.config import OptimizerConfig
 from suan_jax.layers import embedding
+from suan_jax.layers.loss import log_loss
 from suan_jax.models.model import Model, Output, Variables
 from suan_jax.training.optimizer import Schedule, global_norm
 from suan_jax.training.sharding import batch_sharding
@@ -25,10 +26,7 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 def loss_terms(output: Output, batch: Batch) -> Metrics:
     """The binary cross-entropy over valid candidates, and the auxiliary losses beside it."""
-    losses = optax.sigmoid_binary_cross_entropy(output.logits, batch.label)
-    valid = batch.candidate_mask
-    mean = jnp.sum(jnp.where(valid, losses, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
-    return {"log_loss": mean, **output.auxiliary}
+    return {"log_loss": log_loss(output.logits, batch), **output.auxiliary}
 
 
 def train_step(
