@@ -1,11 +1,12 @@
 import json
 import math
+import sys
 
 import jax
 import pytest
 
+from suan_jax.benchmark import fuxictr, run, step, tables
 from suan_jax.benchmark import input as input_suite
-from suan_jax.benchmark import run, step, tables
 from suan_jax.config import SyntheticConfig
 from suan_jax.errors import UserError
 
@@ -72,13 +73,34 @@ def test_input_rows_hold_what_they_promise():
         assert math.fsum(entry["share"] for entry in row["shares"]) <= 1.001
 
 
-@pytest.mark.parametrize("name", run.SUITES)
-def test_sizes_of_a_gpu_are_rows_with_a_reason_on_a_cpu(name, monkeypatch):
+@pytest.mark.parametrize(("name", "large"), [("step", 3), ("tables", 5), ("input", 0)])
+def test_sizes_of_a_gpu_are_rows_with_a_reason_on_a_cpu(name, large, monkeypatch):
     monkeypatch.setattr(run.SUITES[name], "measure", lambda *_: iter([{"name": "measured"}]))
     rows = list(run.SUITES[name].rows())
     assert all(("skipped" in row) == (row["name"] != "measured") for row in rows)
-    large = {"step": 3, "tables": 5, "input": 0}
-    assert len(rows) == 1 + large[name]
+    assert len(rows) == 1 + large
+
+
+def test_fuxictr_rows_hold_what_they_promise(quick_compilation):
+    pytest.importorskip("suan_jax.benchmark.fuxictr_models", reason="needs the extra `parity`")
+    size = fuxictr.Size(items=1024, max_len=3, batch_size=4, embedding_width=4, head=(4,))
+    rows = list(fuxictr.measure(size, repeats=2))
+    settings = ("same optimizer", "as shipped")
+    assert [(row["name"], row["setting"]) for row in rows] == [("din", setting) for setting in settings]
+    for row in rows:
+        assert positive(row, *TIMES, *(f"fuxictr_{name}" for name in TIMES), "speed_ratio")
+        assert row["examples_per_second"] == pytest.approx(4 / row["ms"] * 1e3)
+        assert row["fuxictr_examples_per_second"] == pytest.approx(4 / row["fuxictr_ms"] * 1e3)
+        assert row["table_rows"] == 1024 + 11_000
+
+
+@pytest.mark.smoke
+def test_without_fuxictr_there_is_a_row_with_the_reason(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "suan_jax.benchmark.fuxictr_models", raising=False)
+    monkeypatch.delattr("suan_jax.benchmark.fuxictr_models", raising=False)
+    [row] = fuxictr.rows()
+    assert row["skipped"] == "torch is not installed; pip install -e '.[parity]' brings it"
 
 
 def test_the_job_writes_json_and_prints_the_table(tmp_path, monkeypatch, capsys):

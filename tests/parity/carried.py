@@ -67,3 +67,32 @@ def assert_same(ours, theirs, *inputs, atol=1e-5):
     assert_close(out, expected, atol)
     for gradient, tensor in zip(gradients, tensors, strict=True):
         assert_close(gradient, tensor.grad, atol)
+
+
+def carry_dense(theirs, params):
+    """Carries a Dense over to a Linear; a bias that ours lacks is zero."""
+    kernel = params["kernel"]
+    carry(theirs.weight, kernel.T)
+    carry(theirs.bias, params.get("bias", np.zeros(kernel.shape[1])))
+
+
+def carry_statistics(theirs, stats):
+    """Carries running statistics over to a BatchNorm1d."""
+    carry(theirs.running_mean, stats["mean"])
+    carry(theirs.running_var, stats["var"])
+
+
+def carry_dice(theirs, params, stats):
+    """Carries a Dice over to FuxiCTR's."""
+    carry(theirs.alpha, params["alpha"])
+    carry_statistics(theirs.bn, stats["norm"])
+
+
+def carry_interest(theirs, params, stats):
+    """Carries a `TargetInterest` of two hidden layers over to FuxiCTR's DIN_Attention."""
+    first, dice_0, second, dice_1, last = theirs.attention_layer.mlp
+    carry_dense(first, {"kernel": params["kernel"].reshape(-1, first.out_features), "bias": params["bias"]})
+    carry_dice(dice_0, params["dice_0"], stats["dice_0"])
+    carry_dense(second, params["dense_0"])
+    carry_dice(dice_1, params["dice_1"], stats["dice_1"])
+    carry_dense(last, params["dense_1"])

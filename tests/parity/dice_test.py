@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from suan_jax.layers.dice import Dice
-from tests.parity.carried import assert_close, assert_same, carry, fuxictr_layers, normal, torch
+from tests.parity.carried import (
+    assert_close,
+    assert_same,
+    carry_dice,
+    fuxictr_layers,
+    normal,
+    random_variables,
+    torch,
+)
 
 layers = fuxictr_layers()
 MOMENTUM = 0.99  # FuxiCTR's, which it writes as the share of the new statistics, 0.01
@@ -13,16 +21,10 @@ MOMENTUM = 0.99  # FuxiCTR's, which it writes as the share of the new statistics
 
 def both(width):
     """Our Dice with variables, and FuxiCTR's with the same alpha and running statistics."""
-    alpha, mean, var = normal(1, width), normal(2, width), np.abs(normal(3, width)) + 0.1
-    theirs = layers.Dice(width)
-    for parameter, value in (
-        (theirs.alpha, alpha),
-        (theirs.bn.running_mean, mean),
-        (theirs.bn.running_var, var),
-    ):
-        carry(parameter, value)
-    variables = {"params": {"alpha": alpha}, "batch_stats": {"norm": {"mean": mean, "var": var}}}
-    return Dice(MOMENTUM), variables, theirs
+    ours, theirs = Dice(MOMENTUM), layers.Dice(width)
+    variables = random_variables(ours, jnp.zeros((1, width)), jnp.ones(1, bool), False)
+    carry_dice(theirs, variables["params"], variables["batch_stats"])
+    return ours, variables, theirs
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -67,10 +69,9 @@ def test_epsilon_is_the_papers_and_shows_at_small_inputs_alone():
     # The paper sets epsilon to 1e-8; FuxiCTR takes 1e-9. At a variance of 1e-8 the one divides by the root of
     # 2e-8, the other by that of 1.1e-8.
     ours, variables, theirs = both(6)
-    variables["batch_stats"]["norm"]["var"] = np.full(6, 1e-8, np.float32)
-    variables["batch_stats"]["norm"]["mean"] = np.zeros(6, np.float32)
-    carry(theirs.bn.running_var, np.full(6, 1e-8))
-    carry(theirs.bn.running_mean, np.zeros(6))
+    stats = {"norm": {"mean": np.zeros(6, np.float32), "var": np.full(6, 1e-8, np.float32)}}
+    variables["batch_stats"] = stats
+    carry_dice(theirs, variables["params"], stats)
     x = 1e-4 * normal(0, 32, 6)
     out = np.asarray(ours.apply(variables, x, jnp.ones(32, bool), False))
     other = theirs.eval()(torch.from_numpy(x)).detach().numpy()

@@ -9,7 +9,7 @@ from tests.compiling import quick_jit
 from tests.parity.carried import (
     assert_close,
     assert_same,
-    carry,
+    carry_interest,
     fuxictr_layers,
     normal,
     random_variables,
@@ -30,17 +30,7 @@ def both(softmax=False):
     theirs = layers.DIN_Attention(
         K, attention_units=list(HIDDEN), hidden_activations="Dice", use_softmax=softmax
     )
-    first, dice_0, second, dice_1, last = theirs.attention_layer.mlp
-    params, stats = variables["params"], variables["batch_stats"]
-    carry(first.weight, params["kernel"].reshape(4 * K, -1).T)
-    carry(first.bias, params["bias"])
-    for name, dense in (("dense_0", second), ("dense_1", last)):
-        carry(dense.weight, params[name]["kernel"].T)
-        carry(dense.bias, params[name]["bias"])
-    for name, dice in (("dice_0", dice_0), ("dice_1", dice_1)):
-        carry(dice.alpha, params[name]["alpha"])
-        carry(dice.bn.running_mean, stats[name]["norm"]["mean"])
-        carry(dice.bn.running_var, stats[name]["norm"]["var"])
+    carry_interest(theirs, variables["params"], variables["batch_stats"])
 
     def apply(q, k, mask, train):
         """Ours for one candidate a row, (B, K)."""
