@@ -1,4 +1,4 @@
-"""RMSNorm for states, and batch normalisation that knows which entries are pads."""
+"""RMSNorm and LayerNorm for states, and batch normalisation that knows which entries are pads."""
 
 from __future__ import annotations
 
@@ -22,6 +22,24 @@ class RMSNorm(nn.Module):
         # The root's slope at 0 is infinite: a state of zeros takes a slope of 0 in its place.
         root = jnp.where(mean > 0, jnp.sqrt(jnp.where(mean > 0, mean, 1.0)), 0.0)
         return (scale * x_f32 / (root + self.epsilon)).astype(x.dtype)
+
+
+class LayerNorm(nn.Module):
+    """γ · (x − mean) / sqrt(var + ε) + β over the last axis, in float32 (arXiv 1607.06450)."""
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises (..., D), keeping its dtype."""
+        ones = nn.with_logical_partitioning(nn.initializers.ones_init(), ("embed",))
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",))
+        scale = self.param("scale", ones, (x.shape[-1],), jnp.float32)
+        bias = self.param("bias", zeros, (x.shape[-1],), jnp.float32)
+        x_f32 = x.astype(jnp.float32)
+        centred = x_f32 - jnp.mean(x_f32, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        return (scale * centred * jax.lax.rsqrt(variance + self.epsilon) + bias).astype(x.dtype)
 
 
 class BatchNorm(nn.Module):

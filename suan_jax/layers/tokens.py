@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from suan_jax.batch import HOURS_OF_WEEK, Batch, hour_of_week
@@ -42,6 +43,40 @@ def aligned_features(schema: Schema, rows: Rows) -> jax.Array:
     return jnp.concatenate([history, concat(candidate, names)], axis=1)
 
 
+def feature_tokens(schema: Schema, rows: Rows, batch: Batch, width: int, dtype: jnp.dtype) -> jax.Array:
+    """Each token's features as a vector, (B, T, `width`); for the compact method of a module.
+
+    The F history features side by side, through the module's Dense `project` if `width` is not F·d, and the
+    candidate's own features through its Dense `candidate`.
+    """
+
+    def dense(name: str) -> Dense:
+        return Dense(width, (None, "embed"), dtype=dtype, name=name)
+
+    x_BxTxD = aligned_features(schema, rows).astype(dtype)
+    if x_BxTxD.shape[-1] != width:
+        x_BxTxD = dense("project")(x_BxTxD)
+    own = candidate_only_names(schema)
+    if own:
+        own_BxMxD = dense("candidate")(concat(rows["candidate"], own))
+        x_BxTxD += jnp.pad(own_BxMxD, ((0, 0), (batch.history_mask.shape[1], 0), (0, 0)))
+    return x_BxTxD
+
+
+def feature_macs(schema: Schema, tokens: np.ndarray | int, row_width: int, width: int) -> np.ndarray | int:
+    """Multiply-adds of `feature_tokens` for an example of one candidate and so many tokens.
+
+    Args:
+      schema: the log's schema.
+      tokens: tokens, the candidate included.
+      row_width: width of a feature's embedding.
+      width: width of a token.
+    """
+    features = len(schema.history) * row_width
+    project = tokens * features * width if features != width else 0
+    return project + len(candidate_only_names(schema)) * row_width * width
+
+
 def profile_tokens(schema: Schema, rows: Rows, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """The P profile features as tokens: (B, P, d), and (B, P) bool, False where the value is missing."""
     names = [feature.name for feature in schema.profile]
@@ -56,9 +91,8 @@ def profile_tokens(schema: Schema, rows: Rows, batch: Batch) -> tuple[jax.Array,
 class TokenEmbedding(nn.Module):
     """Features, hour of the week and, where asked for, position, summed into states of width D.
 
-    The F history features side by side, a Dense to D if D is not F·d; the candidate's own features through a
-    Dense to D; Dense(emb(hour of the week)) of each token's own time, with a row for "unknown"; and a learned
-    position counted back from the candidate (rows of one request only).
+    `feature_tokens`; Dense(emb(hour of the week)) of each token's own time, with a row for "unknown"; and a
+    learned position counted back from the candidate (rows of one request only).
 
     Attributes:
       schema: the log's schema.
@@ -78,25 +112,22 @@ class TokenEmbedding(nn.Module):
     def __call__(self, rows: Rows, batch: Batch) -> jax.Array:
         """The tokens of a batch, (B, T, D)."""
 
-        def dense(name: str) -> Dense:
-            return Dense(self.width, (None, "embed"), dtype=self.dtype, name=name)
-
         def table(name: str, size: int, width: int, axes: tuple[str | None, ...]) -> jax.Array:
             init = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
             return self.param(name, init, (size, width), jnp.float32)
 
-        x_BxTxD = aligned_features(self.schema, rows).astype(self.dtype)
-        if x_BxTxD.shape[-1] != self.width:
-            x_BxTxD = dense("project")(x_BxTxD)
-        own = candidate_only_names(self.schema)
-        if own:
-            own_BxMxD = dense("candidate")(concat(rows["candidate"], own))
-            x_BxTxD += jnp.pad(own_BxMxD, ((0, 0), (batch.history_mask.shape[1], 0), (0, 0)))
+        x_BxTxD = feature_tokens(self.schema, rows, batch, self.width, self.dtype)
         hours = hour_of_week(batch, masking.token_age(batch), masking.token_timed(batch))
         hour_table = table("hour_table", HOURS_OF_WEEK + 1, self.hour_width, (None, None))
-        x_BxTxD += dense("hour")(lookup(hour_table, hours))
+        to_width = Dense(self.width, (None, "embed"), dtype=self.dtype, name="hour")
+        x_BxTxD += to_width(lookup(hour_table, hours))
         if self.positions:
             back = masking.seen_length(batch)[:, None] - masking.token_order(batch)
             position_table = table("position_table", self.positions, self.width, (None, "embed"))
             x_BxTxD += lookup(position_table, back).astype(self.dtype)
         return x_BxTxD
+
+
+def token_macs(schema: Schema, tokens: np.ndarray | int, row_width: int, width: int) -> np.ndarray | int:
+    """Multiply-adds of `TokenEmbedding` with hours of `row_width`; arguments as in `feature_macs`."""
+    return feature_macs(schema, tokens, row_width, width) + tokens * row_width * width

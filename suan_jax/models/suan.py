@@ -47,7 +47,7 @@ from suan_jax.layers.head import Head, head_macs
 from suan_jax.layers.norms import RMSNorm
 from suan_jax.layers.packing import one_candidate_per_row
 from suan_jax.layers.stack import stacked
-from suan_jax.layers.tokens import TokenEmbedding, candidate_only_names, profile_tokens
+from suan_jax.layers.tokens import TokenEmbedding, profile_tokens, token_macs
 from suan_jax.models.model import Output, register
 from suan_jax.models.size import Size, SizedDefinition
 from suan_jax.schema import Schema
@@ -115,16 +115,14 @@ class Suan(SizedDefinition):
     def _macs(self, schema: Schema, tokens: np.ndarray | int, pairs: np.ndarray | int) -> np.ndarray | int:
         """Multiply-adds of an example with one candidate, of so many tokens and attended pairs."""
         size, row, profiles = self.size(schema), self.embedding_width, len(schema.profile)
-        features, width = len(schema.history) * row, size.width
-        embedding = tokens * row * width + len(candidate_only_names(schema)) * row * width
-        if width != features:
-            embedding = embedding + tokens * features * width
+        width = size.width
         squeezed = max(width // 4, 1)
         pooled = tokens if self.pool == "causal" else 1
         block = tokens * 4 * width**2 + 2 * pairs * width  # self-attention
         if profiles:
             block = block + tokens * 2 * width**2 + 2 * profiles * row * width + 2 * tokens * profiles * width
         block = block + 3 * pooled * width * squeezed + tokens * 9 * width**2  # alignment, SwiGLU
+        embedding = token_macs(schema, tokens, row, width)
         return embedding + size.layers * block + head_macs(schema, width, row, self.head)
 
 

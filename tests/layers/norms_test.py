@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from suan_jax.layers.dice import Dice
-from suan_jax.layers.norms import BatchNorm, RMSNorm
+from suan_jax.layers.norms import BatchNorm, LayerNorm, RMSNorm
 
 
 def test_rms_norm_is_its_formula_and_has_a_gradient_at_zero():
@@ -74,3 +74,16 @@ def test_dice_is_its_formula():
     np.testing.assert_allclose(y, p * x + alpha * (1 - p) * x, atol=1e-4)
     fresh = Dice(0.9).init(jax.random.key(0), x, jnp.ones(64, bool), False)["params"]["alpha"].unbox()
     np.testing.assert_array_equal(fresh, np.zeros(3))
+
+
+def test_layer_norm_is_its_formula_and_finite_at_a_constant():
+    x = jnp.array([[3.0, -4.0, 7.0], [5.0, 5.0, 5.0]])
+    params = {"scale": jnp.array([1.0, 2.0, 3.0]), "bias": jnp.array([0.5, 0.0, -1.0])}
+
+    def apply(x):
+        return LayerNorm().apply({"params": params}, x)
+
+    deviation = np.sqrt(np.var(x, -1, keepdims=True) + 1e-6)
+    expected = params["scale"] * (x - np.mean(x, -1, keepdims=True)) / deviation + params["bias"]
+    np.testing.assert_allclose(apply(x), expected, rtol=1e-5)
+    assert np.isfinite(jax.jacobian(apply)(x)).all()

@@ -12,6 +12,7 @@ from suan_jax import models
 from suan_jax.config import Config, DataConfig, OptimizerConfig
 from suan_jax.layers import embedding
 from suan_jax.models.din import Din
+from suan_jax.models.hstu import Hstu
 from suan_jax.models.suan import Suan
 from tests.compiling import quick_jit
 from tests.random_batch import (
@@ -28,6 +29,8 @@ from tests.random_batch import (
 CASES = {
     "din": Din(head=(8,)),
     "din_softmax": Din(head=(8,), softmax=True),
+    "hstu": Hstu(head=(8,), layers=2),
+    "hstu_no_position": Hstu(head=(8,), layers=2, absolute_position=False),
     "suan": Suan(head=(8,)),
     "suan_all": Suan(head=(8,), pool="all", width=24, batch_norm_logit=True),
     "suan_causal": Suan(head=(8,), pool="causal", absolute_position=False),
@@ -229,7 +232,9 @@ def test_an_unknown_time_is_never_read(case):
 def test_jit_changes_nothing(case):
     batch = random_batch(11)
     model, variables = build(case)
-    np.testing.assert_allclose(model.apply(variables, batch).logits, logits(case, batch), atol=1e-5)
+    np.testing.assert_allclose(
+        model.apply(variables, batch).logits, logits(case, batch), rtol=1e-5, atol=1e-5
+    )
 
 
 @each_default

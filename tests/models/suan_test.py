@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from suan_jax import models
-from suan_jax.config import Config, DataConfig, OptimizerConfig
+from suan_jax.config import Config
 from suan_jax.errors import UserError
 from suan_jax.layers import embedding, masking, time_buckets
 from suan_jax.layers.bias import PositionBias, TimeBias
@@ -14,20 +14,10 @@ from suan_jax.layers.tokens import profile_tokens
 from suan_jax.models.suan import GRADES, Suan, UnifiedAttentionBlock
 from suan_jax.schema import Feature, Schema
 from tests.compiling import quick_jit
+from tests.models.random_model import random_model
 from tests.random_batch import random_batch, random_schema
 
 SCHEMA = random_schema()
-
-
-def build(config, max_len=7, schema=SCHEMA, noise=0.2):
-    optimizer = OptimizerConfig(embedding_init=0.7)
-    full = Config(model=config, data=DataConfig(max_len=max_len), optimizer=optimizer)
-    model = models.build(full, schema)
-    variables = quick_jit(model.init)(jax.random.key(0), random_batch(0, schema, length=max_len))
-    leaves, tree = jax.tree.flatten(variables["params"])
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [x + noise * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
-    return model, {**variables, "params": jax.tree.unflatten(tree, noisy)}
 
 
 def states(model, variables, rows, batch):
@@ -99,7 +89,7 @@ def reference_block(x, p, profile, bias):
 
 
 def test_the_stack_is_its_equations():
-    model, variables = build(Suan(head=(8,)))
+    model, variables = random_model(Suan(head=(8,)))
     batch = random_batch(1, SCHEMA, rows=1, lengths=[7], unknown=0.0)
     rows = gather(model, variables, batch)
     tokens, last = states(model, variables, rows, batch)
@@ -127,7 +117,7 @@ def test_a_block_has_the_published_number_of_parameters():
 
 
 def test_the_scan_is_its_blocks_one_after_another():
-    model, variables = build(Suan(head=(8,), layers=3))
+    model, variables = random_model(Suan(head=(8,), layers=3))
     batch = random_batch(2, SCHEMA)
     rows = gather(model, variables, batch)
     x, scanned = states(model, variables, rows, batch)
@@ -148,7 +138,7 @@ def test_remat_changes_no_value_and_no_gradient():
     batch = random_batch(3, SCHEMA)
     results = []
     for remat in (False, True):
-        model, variables = build(Suan(head=(8,), remat=remat))
+        model, variables = random_model(Suan(head=(8,), remat=remat))
 
         def loss(params, model=model, variables=variables):
             return jnp.sum(jnp.sin(model.apply({**variables, "params": params}, batch).logits))
@@ -159,7 +149,7 @@ def test_remat_changes_no_value_and_no_gradient():
 
 @pytest.mark.parametrize(("pool", "depends"), [("history", False), ("causal", False), ("all", True)])
 def test_history_states_depend_on_the_candidate_only_where_the_pool_holds_it(pool, depends):
-    model, variables = build(Suan(head=(8,), pool=pool))
+    model, variables = random_model(Suan(head=(8,), pool=pool))
     batch = random_batch(4, SCHEMA, lengths=np.full(5, 7))
     other = batch.replace(candidate={name: jnp.ones_like(ids) for name, ids in batch.candidate.items()})
     before, after = (states(model, variables, gather(model, variables, b), b)[1] for b in (batch, other))
@@ -169,7 +159,7 @@ def test_history_states_depend_on_the_candidate_only_where_the_pool_holds_it(poo
 
 
 def test_a_time_that_becomes_unknown_moves_the_logits():
-    model, variables = build(Suan(head=(8,)))
+    model, variables = random_model(Suan(head=(8,)))
     batch = random_batch(5, SCHEMA, lengths=np.full(5, 7), unknown=0.0)
     forgotten = batch.replace(history_timed=batch.history_timed.at[:, 3].set(False))
     apply = quick_jit(model.apply)
@@ -177,7 +167,7 @@ def test_a_time_that_becomes_unknown_moves_the_logits():
 
 
 def test_a_missing_profile_value_is_not_attended_to():
-    model, variables = build(Suan(head=(8,)))
+    model, variables = random_model(Suan(head=(8,)))
     batch = random_batch(6, SCHEMA, unknown=0.0)
     gone = {name: jnp.zeros_like(ids) for name, ids in batch.profile.items()}
     rows = gather(model, variables, batch)
@@ -195,7 +185,7 @@ def test_a_missing_profile_value_is_not_attended_to():
 @pytest.mark.parametrize("pool", ["history", "causal"])
 def test_operations_are_those_that_run(pool):
     config = Suan(head=(32,), layers=1, width=256, heads=2, pool=pool)
-    model, variables = build(config, max_len=40)
+    model, variables = random_model(config, max_len=40)
     batch = random_batch(0, SCHEMA, rows=4, length=40)
     cost = quick_jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 4
     assert config.flops_per_example(SCHEMA, 40) == pytest.approx(cost, rel=0.05)
@@ -234,5 +224,5 @@ def test_ablations_take_out_their_parameters_and_nothing_else():
 
 
 def test_without_norms_and_biases_it_still_scores():
-    model, variables = build(Suan(head=(8,), rms_norm=False, position_bias=False, time_bias=False))
+    model, variables = random_model(Suan(head=(8,), rms_norm=False, position_bias=False, time_bias=False))
     assert np.isfinite(quick_jit(model.apply)(variables, random_batch(8, SCHEMA)).logits).all()

@@ -1,0 +1,216 @@
+"""HSTU, the Hierarchical Sequential Transduction Unit (ICML 2024, arXiv 2402.17152), as a ranker.
+
+The candidate is the last token; its last state goes to the shared head. One layer, of about 5·D² parameters
+(equations 2 to 4, in the form of the paper's research experiments):
+
+    [u | v | q | k] = silu(LN(x) W)
+    A = silu(q kᵀ + rab) / n · mask
+    y = x + (u ⊙ LN(A v)) W_o
+
+without softmax and without 1/sqrt(Dh), causal, n = max_len + 1. In every layer, shared by its heads,
+rab[i, j] = w_pos[i − j + n − 1] + w_time[bucket(|t_{i+1} − t_j|)] on positions counted back from the
+candidate: row i reads the time of the token after it, for that is the time at which it predicts.
+
+This project's decisions: the tokens are SUAN's, so that a comparison compares layers, and so are the time
+buckets, with one more weight for unknown times; the last event that the candidates see takes the candidates'
+time as its next, and a candidate, which no token follows, its own, so that rows of one request are exact and
+rows across time are not; n is the config's, so that no logit depends on padding; a pad is masked after the
+silu; LayerNorms have γ and β and the products no bias; the grades, whose body parameters are SUAN's within a
+tenth: a layer has a third of the parameters of SUAN's block, so there are more of them, or they are wider.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from suan_jax.batch import Batch
+from suan_jax.layers import masking, time_buckets
+from suan_jax.layers.bias import PositionBias, TimeBias
+from suan_jax.layers.dense import Dense
+from suan_jax.layers.embedding import Rows
+from suan_jax.layers.head import Head, head_macs
+from suan_jax.layers.norms import LayerNorm
+from suan_jax.layers.stack import stacked
+from suan_jax.layers.tokens import TokenEmbedding, token_macs
+from suan_jax.models.model import Output, register
+from suan_jax.models.size import Size, SizedDefinition
+from suan_jax.schema import Schema
+
+GRADES = (
+    Size(6, None, 2),
+    Size(3, 192, 4),
+    Size(6, 384, 4),
+    Size(11, 768, 8),
+    Size(17, 1536, 16),
+    Size(22, 3072, 16),
+)
+
+
+@register
+@dataclasses.dataclass
+class Hstu(SizedDefinition):
+    """HSTU's settings, beside its sizes.
+
+    Attributes:
+      absolute_position: whether tokens carry a learned position.
+      remat: whether layers are computed again in the backward pass, to save memory.
+    """
+
+    grades = GRADES
+    name: str = "hstu"
+    absolute_position: bool = True
+    remat: bool = False
+
+    def module(self, schema: Schema, max_len: int) -> nn.Module:
+        """See `ModelDefinition`."""
+        return HstuModule(self, schema, self.size(schema), max_len, self.compute_dtype())
+
+    def across_time_refusal(self) -> str:
+        """See `ModelDefinition`."""
+        return "config.model.name is 'hstu', whose last history state depends on the candidate's time"
+
+    def flops_per_example(self, schema: Schema, max_len: int) -> float:
+        """See `ModelDefinition`."""
+        return 2.0 * self._macs(schema, max_len + 1, (max_len + 1) ** 2)
+
+    def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
+        """See `ModelDefinition`."""
+        tokens = np.asarray(lengths, np.float64) + 1
+        return 2.0 * float(np.mean(self._macs(schema, tokens, tokens * (tokens + 1) / 2)))
+
+    def _macs(self, schema: Schema, tokens: np.ndarray | int, pairs: np.ndarray | int) -> np.ndarray | int:
+        """Multiply-adds of an example with one candidate, of so many tokens and attended pairs."""
+        size, row = self.size(schema), self.embedding_width
+        layer = tokens * 5 * size.width**2 + 2 * pairs * size.width
+        embedding = token_macs(schema, tokens, row, size.width)
+        return embedding + size.layers * layer + head_macs(schema, size.width, row, self.head)
+
+
+def next_time(batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """The time of the token after each token.
+
+    After the last event that the row's candidates see come the candidates, all at one time; after a candidate
+    comes nothing, and it takes its own time.
+
+    Returns:
+      Its age, (B, T) int32 seconds before the row's reference time, and (B, T) bool, False where unknown.
+    """
+    latest = jnp.iinfo(jnp.int32).max
+    age_Bx1 = jnp.min(jnp.where(batch.candidate_mask, batch.candidate_age, latest), axis=1, keepdims=True)
+    after = jnp.arange(1, batch.history_mask.shape[1] + 1)
+    last_BxL = after >= masking.seen_length(batch)[:, None]
+    history_age = jnp.where(last_BxL, age_Bx1, jnp.roll(batch.history_age, -1, axis=1))
+    history_timed = last_BxL | jnp.roll(batch.history_timed, -1, axis=1)
+    return (
+        jnp.concatenate([history_age, batch.candidate_age], axis=1),
+        jnp.concatenate([history_timed, jnp.ones_like(batch.candidate_mask)], axis=1),
+    )
+
+
+class SiluAttention(nn.Module):
+    """Σ_j mask · silu(q kᵀ + rab) / n · v.
+
+    Attributes:
+      max_tokens: n.
+    """
+
+    max_tokens: int
+
+    @nn.compact
+    def __call__(
+        self,
+        q_BxTxHxDh: jax.Array,
+        k_BxTxHxDh: jax.Array,
+        v_BxTxHxDh: jax.Array,
+        bucket_BxTxT: jax.Array,
+        mask_BxTxT: jax.Array,
+        batch: Batch,
+    ) -> jax.Array:
+        """(B, T, H, Dh) in the dtype of `v`; zero for a query that sees no key."""
+        position = PositionBias(self.max_tokens, name="position_bias")(batch)
+        bias_BxTxT = position + TimeBias(name="time_bias")(bucket_BxTxT)
+        score_BxHxTxT = jnp.einsum(
+            "bthd,bshd->bhts", q_BxTxHxDh, k_BxTxHxDh, preferred_element_type=jnp.float32
+        )
+        weight = jax.nn.silu(score_BxHxTxT + bias_BxTxT[:, None]) / self.max_tokens
+        weight = jnp.where(mask_BxTxT[:, None], weight, 0.0).astype(v_BxTxHxDh.dtype)
+        return jnp.einsum("bhts,bshd->bthd", weight, v_BxTxHxDh)
+
+
+class HstuLayer(nn.Module):
+    """One layer of the module docstring, in the form that `stacked` takes.
+
+    Attributes:
+      heads: H.
+      max_tokens: n.
+      dtype: dtype of the products.
+    """
+
+    heads: int
+    max_tokens: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x_BxTxD: jax.Array, bucket_BxTxT: jax.Array, mask_BxTxT: jax.Array, batch: Batch
+    ) -> tuple[jax.Array, None]:
+        """The next states of the tokens, and nothing to stack."""
+        width = x_BxTxD.shape[-1]
+        init = nn.initializers.lecun_normal(in_axis=0, out_axis=(1, 2, 3))
+        init = nn.with_logical_partitioning(init, ("embed", None, "heads", "kv"))
+        kernel = self.param("uvqk", init, (width, 4, self.heads, width // self.heads), jnp.float32)
+        x0 = LayerNorm(name="norm")(x_BxTxD)
+        u, v, q, k = jax.nn.silu(jnp.einsum("btc,cnhd->nbthd", x0, kernel.astype(self.dtype)))
+        # Kept for the backward pass, scores and biases would be several (B, H, T, T) arrays in every layer.
+        attention = nn.remat(SiluAttention, prevent_cse=False)(self.max_tokens, name="attention")
+        a_BxTxD = attention(q, k, v, bucket_BxTxT, mask_BxTxT, batch).reshape(x_BxTxD.shape)
+        gated_BxTxD = u.reshape(x_BxTxD.shape) * LayerNorm(name="attention_norm")(a_BxTxD)
+        out = Dense(width, ("heads", "embed"), use_bias=False, dtype=self.dtype, name="out")
+        return x_BxTxD + out(gated_BxTxD), None
+
+
+class HstuModule(nn.Module):
+    """HSTU on gathered rows.
+
+    Attributes:
+      config: the settings.
+      schema: the log's schema.
+      size: the settings' sizes for that schema.
+      max_len: longest history.
+      dtype: dtype of activations.
+    """
+
+    config: Hstu
+    schema: Schema
+    size: Size
+    max_len: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, rows: Rows, batch: Batch, train: bool) -> Output:
+        """Logits of every candidate."""
+        config = self.config
+        state_BxMxD = self.states(rows, batch)[:, batch.history_mask.shape[1] :]
+        head = Head(self.schema, config.head, config.batch_norm_momentum, dtype=self.dtype, name="head")
+        return Output(head(state_BxMxD, rows, batch, train))
+
+    def states(self, rows: Rows, batch: Batch) -> jax.Array:
+        """The last states of all tokens, (B, T, D)."""
+        config, size = self.config, self.size
+        max_tokens = self.max_len + 1
+        positions = max_tokens if config.absolute_position else 0
+        x_BxTxD = TokenEmbedding(
+            self.schema, size.width, config.embedding_width, positions, self.dtype, name="tokens"
+        )(rows, batch)
+        keys = masking.token_age(batch), masking.token_timed(batch)
+        # Every layer reads the same buckets, so they are found once; a byte each is enough.
+        bucket_BxTxT = time_buckets.pair_buckets(*next_time(batch), *keys).astype(jnp.uint8)
+        layers = stacked(HstuLayer, size.layers, config.remat, arguments=3)
+        return layers(size.heads, max_tokens, self.dtype, name="layers")(
+            x_BxTxD, bucket_BxTxT, masking.visibility(batch), batch
+        )[0]

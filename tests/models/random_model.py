@@ -1,0 +1,43 @@
+"""Models for tests, far from their initial values, and what is inside them."""
+
+from __future__ import annotations
+
+import jax
+
+from suan_jax import models
+from suan_jax.batch import Batch
+from suan_jax.config import Config, DataConfig, OptimizerConfig
+from suan_jax.models import Model, ModelDefinition
+from suan_jax.models.model import Variables
+from suan_jax.schema import Schema
+from tests.compiling import quick_jit
+from tests.random_batch import random_batch, random_schema
+
+
+def random_model(
+    config: ModelDefinition, max_len: int = 7, schema: Schema | None = None, noise: float = 0.2
+) -> tuple[Model, Variables]:
+    """A model and its variables, every parameter moved by noise, so that every part of it shows."""
+    schema = schema or random_schema()
+    data, optimizer = DataConfig(max_len=max_len), OptimizerConfig(embedding_init=0.7)
+    model = models.build(Config(model=config, data=data, optimizer=optimizer), schema)
+    variables = quick_jit(model.init)(jax.random.key(0), random_batch(0, schema, length=max_len))
+    leaves, tree = jax.tree.flatten(variables["params"])
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noisy = [x + noise * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
+    return model, {**variables, "params": jax.tree.unflatten(tree, noisy)}
+
+
+def tokens_and_states(model: Model, variables: Variables, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """What a sequential model's submodule `tokens` and its method `states` return, each (B, T, D)."""
+
+    def run(variables: Variables, batch: Batch) -> dict:
+        return model.apply(
+            variables,
+            batch,
+            capture_intermediates=lambda module, method: module.name == "tokens" or method == "states",
+            mutable=["intermediates"],
+        )[1]["intermediates"]
+
+    captured = quick_jit(run)(variables, batch)
+    return captured["tokens"]["__call__"][0], captured["states"][0]
