@@ -1,10 +1,10 @@
-"""RMSNorm and BatchNorm against PyTorch's."""
+"""RMSNorm, LayerNorm and BatchNorm against PyTorch's."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from suan_jax.layers.norms import BatchNorm, RMSNorm
+from suan_jax.layers.norms import BatchNorm, LayerNorm, RMSNorm
 from tests.parity.carried import assert_close, assert_same, carry_statistics, normal, torch
 
 
@@ -29,6 +29,18 @@ def test_where_epsilon_stands_shows_at_tiny_states():
     ours = RMSNorm().apply({"params": {"scale": jnp.ones(4)}}, x)
     np.testing.assert_allclose(ours, 0.5, rtol=1e-4)
     assert_close(torch.nn.RMSNorm(4, eps=1e-6)(torch.from_numpy(x)).detach(), torch.full((1, 4), 1e-3), 1e-6)
+
+
+def test_layer_norm():
+    theirs = torch.nn.LayerNorm(12, eps=1e-6)  # its default is 1e-5
+
+    def other(x, scale, bias):
+        return torch.func.functional_call(theirs, {"weight": scale, "bias": bias}, (x,))
+
+    def apply(x, scale, bias):
+        return LayerNorm().apply({"params": {"scale": scale, "bias": bias}}, x)
+
+    assert_same(apply, other, 2 * normal(0, 3, 5, 12) + 1, normal(1, 12), normal(2, 12))
 
 
 @pytest.mark.parametrize("train", [True, False])
