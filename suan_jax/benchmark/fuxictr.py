@@ -31,7 +31,7 @@ from suan_jax.models.model import ModelDefinition
 from suan_jax.schema import Feature, Schema
 from suan_jax.training.optimizer import dense_optimizer, learning_rate_factor
 from suan_jax.training.state import init_state
-from suan_jax.training.step import loss_terms, train_step
+from suan_jax.training.step import loss_terms, peak_rates, train_step
 
 COLUMNS = (
     *("name", "setting", "table_rows", "max_len", "batch_size", "examples_per_second"),
@@ -144,8 +144,10 @@ def _touched_rows(model: Model, batches: list[Batch]) -> Callable[[int], Any]:
     def init(key: jax.Array) -> Any:
         return init_state(key, model, optimizer, config.embedding_initial_accumulator, batches[0])
 
+    rates = peak_rates(config)
+
     def step(state: Any, batch: Batch) -> tuple[Any, Any]:
-        return train_step(model, optimizer, config, factor, state, batch)
+        return train_step(model, optimizer, factor, state, batch, rates)
 
     return _repeat(init, step, batches)
 

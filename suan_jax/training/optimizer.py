@@ -50,7 +50,9 @@ def decay_mask(params: Any, logical_axes: Any) -> Any:
 def dense_optimizer(
     config: OptimizerConfig, factor: Schedule, logical_axes: Any
 ) -> optax.GradientTransformation:
-    """AdamW (Loshchilov and Hutter, arXiv 1711.05101) with clipping and multipliers by name.
+    """AdamW (Loshchilov and Hutter, arXiv 1711.05101) with clipping and multipliers by name, at peak rate 1.
+
+    Who applies its updates multiplies them by the peak rate first.
 
     Args:
       config: settings.
@@ -67,7 +69,7 @@ def dense_optimizer(
         optax.scale_by_adam(),
         optax.add_decayed_weights(config.weight_decay, mask=lambda params: decay_mask(params, logical_axes)),
         optax.stateless(lambda updates, _: _by_path(multiplier, updates)),
-        optax.scale_by_schedule(lambda step: -config.learning_rate * factor(step)),
+        optax.scale_by_schedule(lambda step: -factor(step)),
     )
 
 

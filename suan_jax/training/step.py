@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from suan_jax.training.state import TrainState
 from suan_jax.training.table_update import adagrad_rows, distinct, read_rows
 
 Metrics = dict[str, jax.Array]
+Rates = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
@@ -29,15 +31,29 @@ def loss_terms(output: Output, batch: Batch) -> Metrics:
     return {"log_loss": log_loss(output.logits, batch), **output.auxiliary}
 
 
+def peak_rates(config: OptimizerConfig) -> Rates:
+    """The peak learning rates of dense parameters and of tables, () float32 each."""
+    rates = {"dense": config.learning_rate, "embedding": config.embedding_learning_rate}
+    return {name: jnp.float32(rate) for name, rate in rates.items()}
+
+
 def train_step(
     model: Model,
     optimizer: optax.GradientTransformation,
-    config: OptimizerConfig,
     factor: Schedule,
     state: TrainState,
     batch: Batch,
+    rates: Rates,
 ) -> tuple[TrainState, Metrics]:
     """Gradients of one batch, applied: dense parameters by `optimizer`, tables by row-wise Adagrad.
+
+    Args:
+      model: the model.
+      optimizer: `dense_optimizer`.
+      factor: learning rate at a step, as a share of the peak.
+      state: the state.
+      batch: the batch.
+      rates: `peak_rates`; arrays, so that runs of other rates need no other program.
 
     Returns:
       The next state, and scalars: loss (all terms), log_loss and each auxiliary term, learning_rate,
@@ -66,6 +82,7 @@ def train_step(
     )(state.params, rows)
 
     changes, opt_state = optimizer.update(dense_gradient, state.opt_state, state.params)
+    changes = jax.tree.map(lambda change: rates["dense"] * change, changes)
     scale = factor(state.step)
     # Of the summed loss: how far a row moves must not depend on how many other examples share its batch.
     examples = jnp.sum(batch.candidate_mask).astype(jnp.float32)
@@ -75,7 +92,7 @@ def train_step(
             state.accumulators[name],
             found[name].ids,
             examples * row_gradient[name],
-            config.embedding_learning_rate * scale,
+            rates["embedding"] * scale,
         )
         for name in found
     }
@@ -90,7 +107,7 @@ def train_step(
     metrics = {
         "loss": total,
         **terms,
-        "learning_rate": config.learning_rate * scale,
+        "learning_rate": rates["dense"] * scale,
         "grad_norm": global_norm(dense_gradient),
     }
     return next_state, metrics
@@ -106,16 +123,15 @@ def compile_train_step(
 ) -> TrainStep:
     """`train_step`, jitted for a mesh; the state it is given is donated."""
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        return train_step(model, optimizer, config, factor, state, batch)
-
     whole = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(
-        step,
-        in_shardings=(shardings, batch_sharding(mesh)),
+    step = jax.jit(
+        functools.partial(train_step, model, optimizer, factor),
+        in_shardings=(shardings, batch_sharding(mesh), whole),
         out_shardings=(shardings, whole),
         donate_argnums=0,
     )
+    rates = jax.device_put(peak_rates(config), whole)
+    return lambda state, batch: step(state, batch, rates)
 
 
 def compile_score(model: Model, mesh: Mesh) -> Callable[[Variables, Batch], jax.Array]:

@@ -40,7 +40,7 @@ _ZEROS = jax.tree.map(jnp.zeros_like, _PARAMS)
 @pytest.mark.smoke
 def test_schedules():
     steps = np.arange(21)
-    np.testing.assert_allclose(_factors(), 1.0)
+    np.testing.assert_allclose(_factors(schedule="constant"), 1.0)
     np.testing.assert_allclose(_factors(schedule="linear"), 1 - steps / 20, atol=1e-6)
     np.testing.assert_allclose(_factors(schedule="cosine"), 0.5 * (1 + np.cos(np.pi * steps / 20)), atol=1e-6)
 

@@ -10,7 +10,7 @@ from suan_jax.models.din import Din
 from suan_jax.models.model import Output
 from suan_jax.training.optimizer import dense_optimizer, learning_rate_factor
 from suan_jax.training.state import init_state
-from suan_jax.training.step import loss_terms, train_step
+from suan_jax.training.step import loss_terms, peak_rates, train_step
 from tests.random_batch import random_batch, random_schema
 
 _SCHEMA = random_schema(item_rows=600)
@@ -26,7 +26,8 @@ def run():
     factor = learning_rate_factor(config.optimizer, 10)
     optimizer = dense_optimizer(config.optimizer, factor, model.logical_axes(batch)["params"])
     state = init_state(jax.random.key(0), model, optimizer, 0.01, batch)
-    step = jax.jit(lambda state, batch: train_step(model, optimizer, config.optimizer, factor, state, batch))
+    rates = peak_rates(config.optimizer)
+    step = jax.jit(lambda state, batch: train_step(model, optimizer, factor, state, batch, rates))
     return model, config, state, batch, step
 
 

@@ -1,6 +1,13 @@
 """A run of seconds: the config file of tests that train."""
 
-from suan_jax.config import CheckpointConfig, Config, DataConfig, SyntheticConfig, TrainConfig
+from suan_jax.config import (
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    OptimizerConfig,
+    SyntheticConfig,
+    TrainConfig,
+)
 from suan_jax.models.din import Din
 from suan_jax.models.suan import Suan
 
@@ -11,6 +18,13 @@ def get_config(model: str = "din", store: str = "") -> Config:
     return Config(
         model=kind(head=(8,), embedding_width=4),
         data=DataConfig(store=store, synthetic=synthetic, max_len=8),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3,
+            schedule="constant",
+            embedding_learning_rate=0.05,
+            embedding_initial_accumulator=0.01,
+            embedding_init=0.01,
+        ),
         train=TrainConfig(batch_size=64, steps=20, log_every=1, eval_batch_size=256),
         checkpoint=CheckpointConfig(every=5),
     )

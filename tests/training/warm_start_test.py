@@ -71,7 +71,7 @@ def trained(folder):
     (folder / "run").mkdir()
     write_json(folder / "run" / "config.json", to_dict(config))
     checkpoints = Checkpoints(folder / "run" / "checkpoints")
-    checkpoints.save(state, {}, {}, {})
+    checkpoints.save(state, {"log": setup.log.fingerprint}, {}, {})
     checkpoints.close()
     return setup, state
 
