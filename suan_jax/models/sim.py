@@ -72,7 +72,7 @@ class SoftSimModule(SearchModule):
         config = self.config
         mask_BxMxL = masking.candidate_visibility(batch)
         e_BxLxE = history_rows(self.schema, rows)
-        query = TargetQuery(1, config.heads * config.embedding_width, e_BxLxE.shape[-1], name="search")
+        query = TargetQuery(1, config.heads * config.embedding_width, e_BxLxE.shape[-1], name="search_query")
         r_BxMxL = target_scores(query(candidate_rows(self.schema, rows)), e_BxLxE[:, None])[:, :, 0]
         auxiliary = {}
         if train or self.is_initializing():
