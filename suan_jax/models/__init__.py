@@ -1,6 +1,19 @@
 """The model zoo: `build` makes any of them from a config and a schema."""
 
-from suan_jax.models import din, hstu, suan  # a model's file registers it
+from suan_jax.models import din, eta, hstu, sim, suan, twin  # a model's file registers it
 from suan_jax.models.model import Model, ModelDefinition, Output, build, register, registered
 
-__all__ = ["Model", "ModelDefinition", "Output", "build", "din", "hstu", "register", "registered", "suan"]
+__all__ = [
+    "Model",
+    "ModelDefinition",
+    "Output",
+    "build",
+    "din",
+    "eta",
+    "hstu",
+    "register",
+    "registered",
+    "sim",
+    "suan",
+    "twin",
+]

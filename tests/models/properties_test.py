@@ -12,8 +12,11 @@ from suan_jax import models
 from suan_jax.config import Config, DataConfig, OptimizerConfig
 from suan_jax.layers import embedding
 from suan_jax.models.din import Din
+from suan_jax.models.eta import Eta
 from suan_jax.models.hstu import Hstu
+from suan_jax.models.sim import HardSim, SoftSim
 from suan_jax.models.suan import Suan
+from suan_jax.models.twin import Twin
 from tests.compiling import quick_jit
 from tests.random_batch import (
     garble_pads,
@@ -29,11 +32,23 @@ from tests.random_batch import (
 CASES = {
     "din": Din(head=(8,)),
     "din_softmax": Din(head=(8,), softmax=True),
+    "eta": Eta(head=(8,)),
+    "eta_few": Eta(head=(8,), k=3, recent=2),
+    "hard_sim": HardSim(head=(8,)),
+    "hard_sim_few": HardSim(head=(8,), k=3, recent=2),
+    "soft_sim": SoftSim(head=(8,)),
+    "soft_sim_few": SoftSim(head=(8,), k=3, recent=2),
+    "twin": Twin(head=(8,)),
+    "twin_few": Twin(head=(8,), k=3),
     "hstu": Hstu(head=(8,), layers=2),
     "hstu_no_position": Hstu(head=(8,), layers=2, absolute_position=False),
     "suan": Suan(head=(8,)),
     "suan_all": Suan(head=(8,), pool="all", width=24, batch_norm_logit=True),
     "suan_causal": Suan(head=(8,), pool="causal", absolute_position=False),
+}
+# Properties that a case has a reason not to have: case, then property, then reason. The opposite is tested.
+EXCEPTIONS = {
+    "hard_sim_few": {"operations grow": "its search multiplies nothing, and the rest sees k + recent events"},
 }
 SCHEMA = random_schema()
 MAX_LEN = 12
@@ -60,16 +75,20 @@ def build(case, **changes):
 
 @functools.cache
 def compiled(case, train):
-    """The model jitted: forward, and with the gradients of a bounded function of its logits."""
+    """The model jitted: forward, and with gradients of its losses and of a bounded function of its logits."""
     model, _ = build(case)
 
+    def apply(variables, rows, batch):
+        return model.apply_rows(variables, rows, batch, train=train, mutable=["batch_stats"])
+
     def forward(variables, rows, batch):
-        output, updates = model.apply_rows(variables, rows, batch, train=train, mutable=["batch_stats"])
+        output, updates = apply(variables, rows, batch)
         return output.logits, updates
 
     def loss(params, rows, variables, batch):
-        logits, updates = forward({**variables, "params": params}, rows, batch)
-        return jnp.sum(jnp.where(batch.candidate_mask, jnp.sin(logits), 0.0)), (logits, updates)
+        output, updates = apply({**variables, "params": params}, rows, batch)
+        total = jnp.sum(jnp.where(batch.candidate_mask, jnp.sin(output.logits), 0.0))
+        return total + sum(output.auxiliary.values()), (output.logits, updates)
 
     return quick_jit(forward), quick_jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
 
@@ -258,6 +277,9 @@ def test_every_parameter_has_a_gradient(case):
 def test_counted_operations_grow_with_length_and_useful_ones_are_fewer(case):
     config = CASES[case]
     full = config.flops_per_example(SCHEMA, 50)
+    if "operations grow" in EXCEPTIONS.get(case, {}):
+        assert full == config.flops_per_example(SCHEMA, 10) == config.useful_flops(SCHEMA, np.array([10, 20]))
+        return
     assert full > config.flops_per_example(SCHEMA, 10) > 0
     useful = config.useful_flops(SCHEMA, np.array([10, 20]))
     assert 0 < useful < full
