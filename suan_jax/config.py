@@ -83,8 +83,8 @@ class ModelConfig:
 class OptimizerConfig:
     """AdamW for dense parameters, row-wise Adagrad for embedding tables.
 
-    Dense gradients are of the batch's mean loss, row gradients of its sum. The defaults were found for SUAN and
-    DIN on the synthetic log.
+    Dense gradients are of the batch's mean loss, row gradients of its sum. The defaults were found for SUAN
+    and DIN on the synthetic log.
 
     Attributes:
       learning_rate: peak learning rate of dense parameters.
@@ -121,7 +121,9 @@ class TrainConfig:
       seed: seed of parameters, data order and dropout.
       log_every: steps between rows of metrics.jsonl.
       eval_every: steps between evaluations; 0 evaluates at the end only.
-      eval_split: split evaluated during training; the test split is evaluated at the end.
+      eval_split: split evaluated during training.
+      final_split: split evaluated at the end; a search for settings takes "validation".
+      save_logits: whether the evaluation at the end leaves logits.npy, in the order of the split.
       eval_batch_size: examples per evaluation step, over all devices.
     """
 
@@ -132,6 +134,8 @@ class TrainConfig:
     log_every: int = 20
     eval_every: int = 0
     eval_split: str = "validation"
+    final_split: str = "test"
+    save_logits: bool = False
     eval_batch_size: int = 4096
 
 

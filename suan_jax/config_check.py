@@ -33,6 +33,7 @@ _CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "optimizer.schedule": ("constant", "cosine", "linear"),
     "train.eval_split": SPLITS,
+    "train.final_split": SPLITS,
     "checkpoint.best": ("", "auc", "gauc", "log_loss"),
 }
 

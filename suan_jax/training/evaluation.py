@@ -47,9 +47,10 @@ class Evaluation:
             watch(self._items(split)), self._logits(state), self._setup.config.data.negative_rate, examples
         )
 
-    def scores(self, state: TrainState, split: str) -> evaluator.Scores:
+    def scores(self, state: TrainState, split: str, watch: Watch = lambda items: items) -> evaluator.Scores:
         """Every example of a split with its logit."""
-        return evaluator.score(self._items(split), self._logits(state), self._setup.config.data.negative_rate)
+        rate = self._setup.config.data.negative_rate
+        return evaluator.score(watch(self._items(split)), self._logits(state), rate)
 
     def _logits(self, state: TrainState) -> Callable[[EvaluationBatch], np.ndarray]:
         variables = self._variables(state)

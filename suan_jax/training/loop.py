@@ -1,4 +1,4 @@
-"""The training job: train, evaluate now and then, save, and end with an evaluation of the test split."""
+"""The training job: train, evaluate now and then, save, and end with an evaluation, of the test split."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from suan_jax.config_check import validate
 from suan_jax.config_dict import to_dict
 from suan_jax.data.pipeline import train_iterator
 from suan_jax.errors import Preempted, UserError
+from suan_jax.files import read_json, write_array, write_json
 from suan_jax.notice import notice
 from suan_jax.progress import progress
 from suan_jax.training.best import best_step
@@ -30,7 +31,7 @@ from suan_jax.training.state import is_finite
 from suan_jax.training.step import Metrics, compile_train_step
 from suan_jax.training.summary import summarise
 from suan_jax.training.warm_start import warm_start
-from suan_jax.training.workdir import check_unclaimed, claim, read_json, release, write_json
+from suan_jax.training.workdir import LOGITS, check_unclaimed, claim, release
 
 Item = TypeVar("Item")
 
@@ -129,7 +130,7 @@ class _Run:
         self._checkpoints.wait()
 
     def finish(self) -> dict[str, Any]:
-        """Evaluates the best state, or the last, on the test split and sums the run up.
+        """Evaluates the best state, or the last, on the final split and sums the run up.
 
         The row of metrics.jsonl is under the step of the state that was evaluated.
         """
@@ -138,8 +139,14 @@ class _Run:
             self._state = None  # two states at once may not fit
             self._state, _ = self._checkpoints.restore(self._setup.abstract, best)
         step = int(self._state.step)
-        result = self._evaluation.metrics(self._state, "test", self._unless_stopped)
-        self._writer.write(step, split="test", **result)
+        train = self._config.train
+        if train.save_logits:
+            scores = self._evaluation.scores(self._state, train.final_split, self._unless_stopped)
+            write_array(self._workdir / LOGITS, scores.logit)
+            result = scores.metrics()
+        else:
+            result = self._evaluation.metrics(self._state, train.final_split, self._unless_stopped)
+        self._writer.write(step, split=train.final_split, **result)
         self._writer.close()
         return summarise(self._setup, self._state.params, step, result, self._clock)
 

@@ -21,7 +21,7 @@ def print_summary(summary: dict[str, Any], workdir: Path) -> None:
             # NE divides by the entropy of the click rate, which is the same for every row.
             ne = None if summary["ne"] is None else loss * summary["ne"] / summary["log_loss"]
             rows.append((label, auc, None, None, loss, ne, None))
-    print_table(f"{workdir}: {summary['test_examples']:,} test examples", columns, rows)
+    print_table(f"{workdir}: {summary['evaluated_examples']:,} {summary['split']} examples", columns, rows)
     params, speed = summary["params"], summary["examples_per_second"]
     print(
         f"parameters: body {params['body']:,}, head {params['head']:,}, embedding {params['embedding']:,}; "

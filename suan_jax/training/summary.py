@@ -57,7 +57,7 @@ def summarise(
       setup: the run.
       params: its dense parameters.
       step: of the state that was evaluated, the last or the best.
-      metrics: of that state on the test split.
+      metrics: of that state on the final split.
       clock: the run's clock.
     """
     config, schema = setup.config, setup.log.schema
@@ -71,7 +71,8 @@ def summarise(
         "max_len": config.data.max_len,
         "train_fraction": config.data.train_fraction,
         **metrics,
-        "test_examples": metrics["examples"],
+        "split": config.train.final_split,
+        "evaluated_examples": metrics["examples"],
         "evaluated_step": step,
         "train_examples": setup.train_examples,
         "examples": examples,

@@ -1,64 +1,19 @@
-"""The files of a work directory: whose it is, and writes that a kill cannot leave half done."""
+"""A work directory: whose it is."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
-import os
 from pathlib import Path
-from typing import Any
 
 from suan_jax.config import Config
 from suan_jax.config_check import validate
 from suan_jax.config_dict import differences, from_dict, to_dict
 from suan_jax.errors import UserError
+from suan_jax.files import read_json, write_json
 
+LOGITS = "logits.npy"
 _CONFIG = "config.json"
 # A run may go on elsewhere: these say where and how fast it runs, not what it computes.
 _FREE = ("mesh.", "data.threads")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` under `path` at once; numbers that JSON lacks (NaN, infinities) become null.
-
-    Raises:
-      UserError: if the file cannot be written.
-    """
-
-    def plain(item: Any) -> Any:
-        if isinstance(item, dict):
-            return {key: plain(entry) for key, entry in item.items()}
-        if isinstance(item, list | tuple):
-            return [plain(entry) for entry in item]
-        if isinstance(item, float) and not math.isfinite(item):
-            return None
-        return item
-
-    text = json.dumps(plain(value), indent=2)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-
-
-def read_json(path: Path) -> Any:
-    """Reads what `write_json` wrote.
-
-    Raises:
-      UserError: if the file is not JSON.
-    """
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error})") from error
 
 
 def check_unclaimed(workdir: Path, config: Config) -> None:

@@ -12,12 +12,12 @@ from suan_jax.data.store import open_store
 from suan_jax.data.store_writer import StoreWriter
 from suan_jax.errors import UserError
 from suan_jax.evaluation.evaluator import Scores
+from suan_jax.files import write_json
 from suan_jax.training.checkpoint import Checkpoints
 from suan_jax.training.evaluate_run import evaluate_run, write_predictions
 from suan_jax.training.evaluation import Evaluation
 from suan_jax.training.restore import restore_run
 from suan_jax.training.setup import set_up
-from suan_jax.training.workdir import write_json
 from tests.data.random_log import random_log
 from tests.training.runs import assert_same_bits, tiny
 

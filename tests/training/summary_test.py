@@ -62,7 +62,8 @@ def test_a_runs_point(setup):
     assert summary["examples_per_second"] == 20.0
     expected = {
         "auc": 0.7,
-        "test_examples": 30,
+        "evaluated_examples": 30,
+        "split": "test",
         "examples": 44,
         "steps": 11,
         "evaluated_step": 7,

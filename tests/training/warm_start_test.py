@@ -9,12 +9,12 @@ import pytest
 from suan_jax.config_dict import to_dict
 from suan_jax.data.store_writer import StoreWriter
 from suan_jax.errors import UserError
+from suan_jax.files import write_json
 from suan_jax.training.checkpoint import Checkpoints
 from suan_jax.training.evaluation import Evaluation
 from suan_jax.training.setup import set_up
 from suan_jax.training.state import inference_variables
 from suan_jax.training.warm_start import warm_start
-from suan_jax.training.workdir import write_json
 from tests.data.random_log import random_log
 from tests.random_batch import random_schema
 from tests.training.runs import assert_same_bits, tiny

@@ -1,34 +1,11 @@
 import json
-import math
-import os
 
 import pytest
 
 from suan_jax.config_dict import to_dict
 from suan_jax.errors import UserError
-from suan_jax.training.workdir import check_unclaimed, claim, read_config, read_json, release, write_json
+from suan_jax.training.workdir import check_unclaimed, claim, read_config, release
 from tests.training.runs import tiny
-
-
-@pytest.mark.smoke
-def test_json_is_written_whole_with_null_for_what_it_lacks(tmp_path):
-    path = tmp_path / "a.json"
-    write_json(path, {"x": [1.5, math.nan, (math.inf, "y")], "z": None})
-    assert json.loads(path.read_text()) == {"x": [1.5, None, [None, "y"]], "z": None}
-    assert os.listdir(tmp_path) == ["a.json"]
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "a.json"
-    write_json(path, 1)
-    with pytest.raises(TypeError):
-        write_json(path, {"x": object()})
-    assert read_json(path) == 1
-    blocked = tmp_path / "b.json"
-    blocked.mkdir()
-    with pytest.raises(UserError, match=r"cannot write .*/b\.json: Is a directory"):
-        write_json(blocked, 2)
-    assert sorted(os.listdir(tmp_path)) == ["a.json", "b.json"]
 
 
 def test_a_claimed_directory_is_its_configs_alone(tmp_path):

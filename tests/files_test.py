@@ -1,0 +1,37 @@
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+
+from suan_jax.errors import UserError
+from suan_jax.files import read_json, write_array, write_json
+
+
+@pytest.mark.smoke
+def test_json_is_written_whole_with_null_for_what_it_lacks(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"x": [1.5, math.nan, (math.inf, "y")], "z": None})
+    assert json.loads(path.read_text()) == {"x": [1.5, None, [None, "y"]], "z": None}
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, 1)
+    with pytest.raises(TypeError):
+        write_json(path, {"x": object()})
+    assert read_json(path) == 1
+    blocked = tmp_path / "b.json"
+    blocked.mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*/b\.json: Is a directory"):
+        write_json(blocked, 2)
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "b.json"]
+
+
+def test_an_array_comes_back(tmp_path):
+    array = np.arange(5, dtype=np.float32)
+    write_array(tmp_path / "x.npy", array)
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), array)
+    assert os.listdir(tmp_path) == ["x.npy"]
