@@ -36,6 +36,7 @@ class Lookup:
       vocabulary: name of the schema's table whose ids index it.
       rows: number of ids of the table.
       width: width of the table.
+      scale: standard deviation of the table's initial rows; None takes the config's.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Lookup:
     vocabulary: str
     rows: int
     width: int
+    scale: float | None = None
 
 
 def feature_lookups(schema: Schema, width: int) -> tuple[Lookup, ...]:
@@ -67,14 +69,16 @@ def feature_lookups(schema: Schema, width: int) -> tuple[Lookup, ...]:
 def init_tables(key: jax.Array, lookups: Sequence[Lookup], scale: float) -> dict[str, jax.Array]:
     """Tables of N(0, scale²) rows; the pad row and the out-of-vocabulary row start at zero.
 
-    A table has its number of ids, rounded up to `ROW_MULTIPLE`, as rows.
+    A lookup's own scale comes before `scale`. A table has its number of ids, rounded up to `ROW_MULTIPLE`, as
+    rows.
     """
     sizes = {
         lookup.table: (-(-lookup.rows // ROW_MULTIPLE) * ROW_MULTIPLE, lookup.width) for lookup in lookups
     }
+    scales = {lookup.table: scale if lookup.scale is None else lookup.scale for lookup in lookups}
     tables = {}
     for index, (name, shape) in enumerate(sorted(sizes.items())):
-        rows = scale * jax.random.normal(jax.random.fold_in(key, index), shape, jnp.float32)
+        rows = scales[name] * jax.random.normal(jax.random.fold_in(key, index), shape, jnp.float32)
         tables[name] = rows.at[: OOV + 1].set(0.0)
     return tables
 

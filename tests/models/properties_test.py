@@ -11,6 +11,8 @@ import pytest
 from suan_jax import models
 from suan_jax.config import Config, DataConfig, OptimizerConfig
 from suan_jax.layers import embedding
+from suan_jax.models.bst import Bst
+from suan_jax.models.can import Can
 from suan_jax.models.din import Din
 from suan_jax.models.eta import Eta
 from suan_jax.models.hstu import Hstu
@@ -40,6 +42,10 @@ CASES = {
     "soft_sim_few": SoftSim(head=(8,), k=3, recent=2),
     "twin": Twin(head=(8,)),
     "twin_few": Twin(head=(8,), k=3),
+    "bst": Bst(head=(8,)),
+    "bst_flatten": Bst(head=(8,), layers=2, pool="flatten"),
+    "can": Can(head=(8,)),
+    "can_dnn": Can(head=(8,), base="dnn"),
     "hstu": Hstu(head=(8,), layers=2),
     "hstu_no_position": Hstu(head=(8,), layers=2, absolute_position=False),
     "suan": Suan(head=(8,)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import numpy as np
 
 from suan_jax import models
 from suan_jax.batch import Batch
@@ -10,6 +11,7 @@ from suan_jax.config import Config, DataConfig, OptimizerConfig
 from suan_jax.models import Model, ModelDefinition
 from suan_jax.models.model import Variables
 from suan_jax.schema import Schema
+from suan_jax.training.summary import count_parameters
 from tests.compiling import quick_jit
 from tests.random_batch import random_batch, random_schema
 
@@ -41,3 +43,16 @@ def tokens_and_states(model: Model, variables: Variables, batch: Batch) -> tuple
 
     captured = quick_jit(run)(variables, batch)
     return captured["tokens"]["__call__"][0], captured["states"][0]
+
+
+def body_parameters(config: ModelDefinition) -> int:
+    """Dense parameters before the head, for logs of `random_schema`."""
+    model = models.build(Config(model=config), random_schema())
+    shapes = jax.eval_shape(model.init, jax.random.key(0), random_batch(0, model.schema))
+    return count_parameters(model, shapes["params"])["body"]
+
+
+def layer_norm(x: np.ndarray, params: dict[str, np.ndarray]) -> np.ndarray:
+    """`norms.LayerNorm` in NumPy."""
+    centred = x - x.mean(-1, keepdims=True)
+    return params["scale"] * centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) + params["bias"]
