@@ -1,7 +1,7 @@
 """Training steps beside those of FuxiCTR (PyPI: fuxictr), in turns, on the same batches in memory.
 
-Both train models of the same sizes: embeddings of 16, histories of 50 events, an MLP of 1024-512-256, batches
-of 1,024. Two settings:
+Both train DIN and BST in the same sizes: embeddings of 16, histories of 50 events, an MLP of 1024-512-256,
+batches of 1,024. Two settings:
 
     same optimizer   one architecture, and Adam over whole tables on both sides
     as shipped       here row-wise Adagrad on the rows a batch reads; there Adam over whole tables, and its
@@ -26,8 +26,9 @@ from suan_jax.benchmark.random_inputs import full_batch
 from suan_jax.benchmark.timing import interleaved
 from suan_jax.config import Config
 from suan_jax.models import Model, build
+from suan_jax.models.bst import Bst
 from suan_jax.models.din import Din
-from suan_jax.models.model import ModelDefinition
+from suan_jax.models.model import ModelDefinition, Variables
 from suan_jax.schema import Feature, Schema
 from suan_jax.training.optimizer import dense_optimizer, learning_rate_factor
 from suan_jax.training.state import init_state
@@ -71,7 +72,7 @@ def rows() -> Iterator[dict[str, Any]]:
         from suan_jax.benchmark import fuxictr_models  # noqa: F401
     except ImportError as error:
         reason = f"{error.name} is not installed; pip install -e '.[parity]' brings it"
-        yield {"name": "din", "skipped": reason}
+        yield {"name": "din, bst", "skipped": reason}
         return
     for size in SIZES:
         yield from measure(size)
@@ -121,7 +122,8 @@ def _schema(size: Size) -> Schema:
 
 
 def _definitions(size: Size) -> dict[str, ModelDefinition]:
-    return {"din": Din(embedding_width=size.embedding_width, head=size.head)}
+    sizes = {"embedding_width": size.embedding_width, "head": size.head}
+    return {"din": Din(**sizes), "bst": Bst(**sizes)}
 
 
 def _fuxictr(
@@ -153,13 +155,19 @@ def _touched_rows(model: Model, batches: list[Batch]) -> Callable[[int], Any]:
 
 
 def _dense_adam(model: Model, batches: list[Batch]) -> Callable[[int], Any]:
-    """Training steps with Adam over every parameter and whole tables."""
+    start, step = whole_table_adam(model)
+    return _repeat(lambda key: start(model.init(key, batches[0])), step, batches)
+
+
+def whole_table_adam(model: Model) -> tuple[Callable[[Variables], Any], Callable[[Any, Batch], Any]]:
+    """Adam over every parameter and whole tables: from variables to a state; from that and a batch to the
+    next state and the loss."""
     optimizer = optax.chain(optax.clip_by_global_norm(_CLIP), optax.adam(1e-3))
 
-    def init(key: jax.Array) -> Any:
-        variables = model.init(key, batches[0])
-        trained = {name: variables.pop(name) for name in ("params", "tables")}
-        return trained, variables, optimizer.init(trained)
+    def start(variables: Variables) -> Any:
+        trained = {name: variables[name] for name in ("params", "tables")}
+        others = {name: value for name, value in variables.items() if name not in trained}
+        return trained, others, optimizer.init(trained)
 
     def step(state: Any, batch: Batch) -> tuple[Any, Any]:
         trained, others, moments = state
@@ -172,7 +180,7 @@ def _dense_adam(model: Model, batches: list[Batch]) -> Callable[[int], Any]:
         changes, moments = optimizer.update(gradient, moments)
         return (optax.apply_updates(trained, changes), {**others, **updates}, moments), total
 
-    return _repeat(init, step, batches)
+    return start, step
 
 
 def _repeat(init: Callable, step: Callable, batches: list[Batch]) -> Callable[[int], Any]:

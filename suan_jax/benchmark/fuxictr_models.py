@@ -13,9 +13,10 @@ import torch
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.layers import DIN_Attention, FeatureEmbeddingDict, MLP_Block
 from fuxictr.pytorch.models import BaseModel
+from torch import nn
 
 from suan_jax.batch import Batch
-from suan_jax.models import din
+from suan_jax.models import bst, din
 from suan_jax.models.model import ModelDefinition
 from suan_jax.schema import PAD, Schema
 
@@ -131,9 +132,44 @@ class Din(SequenceModel):
         return self.attention(candidate, history, mask)
 
 
+class Bst(SequenceModel):
+    """BST (arXiv 1905.06874), with PyTorch's post-norm block, learned positions beside the features, and the
+    candidate's last state."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        max_len: int,
+        width: int,
+        head: Sequence[int],
+        layers: int,
+        heads: int,
+        plain: bool,
+    ):
+        """As for `SequenceModel`, with the number of blocks and of their heads."""
+        token_width = (len(schema.candidate) + 1) * width
+        super().__init__(schema, max_len, width, head, token_width, plain)
+        self.position = nn.Embedding(max_len + 1, width)
+        block = nn.TransformerEncoderLayer(
+            token_width, heads, 4 * token_width, dropout=0.0, activation=nn.LeakyReLU(), batch_first=True
+        )
+        self.blocks = nn.TransformerEncoder(block, layers, enable_nested_tensor=False)
+        self.finish()
+
+    def interest(self, candidate: torch.Tensor, history: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """See `SequenceModel`."""
+        tokens = torch.cat([history, candidate[:, None]], dim=1)
+        position = self.position.weight.expand(len(tokens), -1, -1)
+        hidden = nn.functional.pad(~mask, (0, 1))
+        return self.blocks(torch.cat([tokens, position], dim=-1), src_key_padding_mask=hidden)[:, -1]
+
+
 def of(definition: ModelDefinition, schema: Schema, max_len: int, plain: bool) -> SequenceModel:
     """FuxiCTR's counterpart of a model, in the same sizes; `plain` as for `SequenceModel`."""
     sizes = (schema, max_len, definition.embedding_width, definition.head)
     if isinstance(definition, din.Din):
         return Din(*sizes, definition.attention_hidden, plain)
+    if isinstance(definition, bst.Bst):
+        size = definition.size(schema)
+        return Bst(*sizes, size.layers, size.heads, plain)
     raise TypeError(f"no counterpart of {definition.name}")

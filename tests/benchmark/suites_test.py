@@ -83,10 +83,11 @@ def test_sizes_of_a_gpu_are_rows_with_a_reason_on_a_cpu(name, large, monkeypatch
 
 def test_fuxictr_rows_hold_what_they_promise(quick_compilation):
     pytest.importorskip("suan_jax.benchmark.fuxictr_models", reason="needs the extra `parity`")
-    size = fuxictr.Size(items=1024, max_len=3, batch_size=4, embedding_width=4, head=(4,))
+    size = fuxictr.Size(items=1024, max_len=3, batch_size=4, embedding_width=8, head=(4,))
     rows = list(fuxictr.measure(size, repeats=2))
-    settings = ("same optimizer", "as shipped")
-    assert [(row["name"], row["setting"]) for row in rows] == [("din", setting) for setting in settings]
+    assert [(row["name"], row["setting"]) for row in rows] == [
+        (name, setting) for name in ("din", "bst") for setting in ("same optimizer", "as shipped")
+    ]
     for row in rows:
         assert positive(row, *TIMES, *(f"fuxictr_{name}" for name in TIMES), "speed_ratio")
         assert row["examples_per_second"] == pytest.approx(4 / row["ms"] * 1e3)

@@ -44,8 +44,9 @@ def _leaf(seed, path, shape):
 
 
 def assert_close(ours, theirs, atol=1e-5):
-    """Compares an array of JAX with a tensor of PyTorch."""
-    np.testing.assert_allclose(np.asarray(ours), theirs.detach().numpy(), rtol=0, atol=atol)
+    """Compares an array of JAX with a tensor of PyTorch, relative to the largest value if that is above 1."""
+    theirs = theirs.detach().numpy()
+    np.testing.assert_allclose(np.asarray(ours), theirs, rtol=0, atol=atol * max(1, np.abs(theirs).max()))
 
 
 def assert_same(ours, theirs, *inputs, atol=1e-5):
@@ -96,3 +97,19 @@ def carry_interest(theirs, params, stats):
     carry_dense(second, params["dense_0"])
     carry_dice(dice_1, params["dice_1"], stats["dice_1"])
     carry_dense(last, params["dense_1"])
+
+
+def carry_block(theirs, params):
+    """Carries BST's block over to a TransformerEncoderLayer; the biases of its attention are zero."""
+    attention = params["attention"]
+    width = attention["query"].shape[0]
+    kernels = [attention[name].reshape(width, width).T for name in ("query", "key", "value")]
+    carry(theirs.self_attn.in_proj_weight, np.concatenate(kernels))
+    carry(theirs.self_attn.in_proj_bias, np.zeros(3 * width))
+    carry_dense(theirs.self_attn.out_proj, {"kernel": attention["out"].reshape(width, width)})
+    carry_dense(theirs.linear1, params["hidden"])
+    carry_dense(theirs.linear2, params["out"])
+    for norm, name in ((theirs.norm1, "norm_1"), (theirs.norm2, "norm_2")):
+        carry(norm.weight, params[name]["scale"])
+        carry(norm.bias, params[name]["bias"])
+        norm.eps = 1e-6  # PyTorch's default is 1e-5
