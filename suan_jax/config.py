@@ -123,7 +123,7 @@ class TrainConfig:
       eval_every: steps between evaluations; 0 evaluates at the end only.
       eval_split: split evaluated during training.
       final_split: split evaluated at the end; a search for settings takes "validation".
-      save_logits: whether the evaluation at the end leaves logits.npy, in the order of the split.
+      save_scores: whether the evaluation at the end leaves scores.npy: user, label and logit of each example.
       eval_batch_size: examples per evaluation step, over all devices.
     """
 
@@ -135,7 +135,7 @@ class TrainConfig:
     eval_every: int = 0
     eval_split: str = "validation"
     final_split: str = "test"
-    save_logits: bool = False
+    save_scores: bool = False
     eval_batch_size: int = 4096
 
 

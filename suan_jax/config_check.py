@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from suan_jax.config import Config
-from suan_jax.errors import UserError
+from suan_jax.errors import UserError, nearest
 from suan_jax.schema import SPLITS
 
 _POSITIVE = (
@@ -53,6 +53,23 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value, kind
+
+
+def check_names(config: Config, names: Iterable[str]) -> None:
+    """Checks that dotted names are fields of a config.
+
+    Raises:
+      UserError: if one is no field, naming the nearest, or a group of fields.
+    """
+    known = [name for name, _, _ in leaves(config)]
+    for name in names:
+        inside = [field for field in known if field.startswith(f"{name}.")]
+        if inside:
+            raise UserError(
+                f"config.{name} is a group of fields: set one of them, such as config.{inside[0]}"
+            )
+        if name not in known:
+            raise UserError(f"config.{name} is not a field, the nearest is config.{nearest(name, known)}")
 
 
 def type_name(kind: Any) -> str:

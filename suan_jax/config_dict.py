@@ -76,6 +76,24 @@ def model_class(name: str, field: str) -> type[ModelConfig]:
     return known[name]
 
 
+def swapped(model: ModelConfig, kind: type[ModelConfig]) -> ModelConfig:
+    """A config of class `kind` with the values that `model` was given, where both have the field.
+
+    A value that `model` has by default is not carried over: `kind` has its own default.
+    """
+    if type(model) is kind:
+        return model
+    defaults, types_of = type(model)(), field_types(kind)
+    given = {
+        name: getattr(model, name)
+        for name, field_type in field_types(type(model)).items()
+        if name != "name"
+        and types_of.get(name) == field_type
+        and getattr(model, name) != getattr(defaults, name)
+    }
+    return kind(**given)
+
+
 def _build(kind: Any, value: Any, field: str) -> Any:
     """`value`, as JSON has it, as an instance of `kind`; `field` is its dotted name."""
     args = typing.get_args(kind)

@@ -14,7 +14,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from ml_collections import config_flags
 
 from suan_jax.cli import translated_flag_errors
 from suan_jax.config import Config, ModelConfig
-from suan_jax.config_check import field_types, leaves, type_name, validate
-from suan_jax.config_dict import model_class
+from suan_jax.config_check import check_names, field_types, type_name, validate
+from suan_jax.config_dict import model_class, swapped
 from suan_jax.errors import UserError, nearest
 
 # The flag belongs to the launch file that defines it, whose --help shows it.
@@ -178,40 +178,9 @@ def _parse(argv: Sequence[str], argument: str) -> Config:
             parent, _, field = holder.rpartition(".")
             node = functools.reduce(getattr, filter(None, parent.split(".")), config)
             setattr(node, field, swapped(model, model_class(value or "", f"config.{name}")))
-    _check_names(config, overrides)
+    check_names(config, overrides)
     _resolve_types(config)
     return config
-
-
-def swapped(model: ModelConfig, kind: type[ModelConfig]) -> ModelConfig:
-    """A config of class `kind` with the values that `model` was given, where both have the field.
-
-    A value that `model` has by default is not carried over: `kind` has its own default.
-    """
-    if type(model) is kind:
-        return model
-    defaults, types_of = type(model)(), field_types(kind)
-    given = {
-        name: getattr(model, name)
-        for name, field_type in field_types(type(model)).items()
-        if name != "name"
-        and types_of.get(name) == field_type
-        and getattr(model, name) != getattr(defaults, name)
-    }
-    return kind(**given)
-
-
-def _check_names(config: Config, overrides: Mapping[str, Any]) -> None:
-    """Refuses overrides of what is no field, or of a group of fields."""
-    known = [name for name, _, _ in leaves(config)]
-    for name in overrides:
-        inside = [field for field in known if field.startswith(f"{name}.")]
-        if inside:
-            raise UserError(
-                f"config.{name} is a group of fields: set one of them, such as config.{inside[0]}"
-            )
-        if name not in known:
-            raise UserError(f"config.{name} is not a field, the nearest is config.{nearest(name, known)}")
 
 
 def _resolve_types(config: Any) -> None:
@@ -223,11 +192,14 @@ def _resolve_types(config: Any) -> None:
 
 
 def define_config(
-    flag_values: flags.FlagValues = flags.FLAGS, argv: Sequence[str] | None = None
+    kind: type[Config] = Config,
+    flag_values: flags.FlagValues = flags.FLAGS,
+    argv: Sequence[str] | None = None,
 ) -> flags.FlagHolder[Config]:
     """Defines --config for a launch file; the value is the config with its overrides, validated.
 
     Args:
+      kind: class of the config that the job reads; no other is taken.
       flag_values: where the flag is defined.
       argv: the command line in which overrides are looked for; sys.argv unless given.
     """
@@ -247,6 +219,10 @@ def define_config(
     def present_and_valid(config: Config) -> bool:
         if not flag_values["config"].present:
             raise UserError("--config=FILE is missing, for example --config=configs/quickstart.py")
+        if type(config) is not kind:
+            raise UserError(
+                f"--config gives a {type(config).__name__}, expected a {kind.__name__} for this job"
+            )
         validate(config)
         return True
 
@@ -262,7 +238,7 @@ def load_config(argv: Sequence[str]) -> Config:
     """
     flag_values = flags.FlagValues()
     command = ["load_config", *argv]
-    holder = define_config(flag_values, command)
+    holder = define_config(flag_values=flag_values, argv=command)
     with translated_flag_errors(flag_values):
         flag_values(command)
     return holder.value

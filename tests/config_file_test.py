@@ -199,7 +199,7 @@ def test_a_missing_file_names_the_nearest(study):
 def test_the_work_directory_is_named_after_the_file(study):
     values = flags.FlagValues()
     argv = ["train", f"--config={study}:grade=1"]
-    config_file.define_config(values, argv)
+    config_file.define_config(flag_values=values, argv=argv)
     values(argv)
     assert config_file.default_workdir(values) == Path("runs/study")
 

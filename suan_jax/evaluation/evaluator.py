@@ -30,6 +30,12 @@ class Scores:
     logit: np.ndarray
     truth: dict[str, np.ndarray]
 
+    def table(self) -> np.ndarray:
+        """Index of the user, label and logit as one structured array (n,)."""
+        table = np.empty(len(self.user), [("user", np.int64), ("label", np.uint8), ("logit", np.float32)])
+        table["user"], table["label"], table["logit"] = self.user, self.label, self.logit
+        return table
+
     def metrics(self) -> dict[str, float]:
         """All of `metrics.evaluate`, and the Bayes values of each truth."""
         result = metrics.evaluate(self.user, self.label, self.logit)

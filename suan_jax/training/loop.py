@@ -31,7 +31,7 @@ from suan_jax.training.state import is_finite
 from suan_jax.training.step import Metrics, compile_train_step
 from suan_jax.training.summary import summarise
 from suan_jax.training.warm_start import warm_start
-from suan_jax.training.workdir import LOGITS, check_unclaimed, claim, release
+from suan_jax.training.workdir import SCORES, check_unclaimed, claim, release
 
 Item = TypeVar("Item")
 
@@ -140,9 +140,9 @@ class _Run:
             self._state, _ = self._checkpoints.restore(self._setup.abstract, best)
         step = int(self._state.step)
         train = self._config.train
-        if train.save_logits:
+        if train.save_scores:
             scores = self._evaluation.scores(self._state, train.final_split, self._unless_stopped)
-            write_array(self._workdir / LOGITS, scores.logit)
+            write_array(self._workdir / SCORES, scores.table())
             result = scores.metrics()
         else:
             result = self._evaluation.metrics(self._state, train.final_split, self._unless_stopped)

@@ -10,7 +10,7 @@ from suan_jax.config_dict import differences, from_dict, to_dict
 from suan_jax.errors import UserError
 from suan_jax.files import read_json, write_json
 
-LOGITS = "logits.npy"
+SCORES = "scores.npy"
 _CONFIG = "config.json"
 # A run may go on elsewhere: these say where and how fast it runs, not what it computes.
 _FREE = ("mesh.", "data.threads")

@@ -51,6 +51,24 @@ def test_standard_error_is_the_spread_of_a_bootstrap():
     assert metrics.auc_standard_error(label, score) == pytest.approx(spread, rel=0.12)
 
 
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_error_of_a_difference_is_the_spread_of_a_paired_bootstrap(ties):
+    _, label, first = _examples(4, n=2000, ties=ties)
+    rng = np.random.default_rng(0)
+    second = first + rng.normal(scale=0.3, size=len(first))
+    difference, error = metrics.auc_difference(label, first, second)
+    assert difference == pytest.approx(metrics.auc(label, first) - metrics.auc(label, second), abs=1e-12)
+    draws = (rng.integers(0, len(label), len(label)) for _ in range(400))
+    spread = np.std([metrics.auc_difference(label[d], first[d], second[d])[0] for d in draws])
+    assert error == pytest.approx(spread, rel=0.12)
+    assert error < metrics.auc_standard_error(label, first) / 2  # they err on the same examples
+    # Against a score that says nothing and never varies, it is the other AUC's own error.
+    assert metrics.auc_difference(label, first, np.zeros_like(first)) == pytest.approx(
+        (metrics.auc(label, first) - 0.5, metrics.auc_standard_error(label, first))
+    )
+    assert np.isnan(metrics.auc_difference(np.zeros(3), np.arange(3), np.arange(3))).all()
+
+
 @pytest.mark.smoke
 @pytest.mark.parametrize("ties", [False, True])
 def test_gauc_is_a_loop_over_users(ties):

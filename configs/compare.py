@@ -1,0 +1,48 @@
+"""SUAN and the eight models it is measured against, on one harness.
+
+Claim (to be checked, not assumed): on a log whose clicks follow from long histories, SUAN ranks above HSTU,
+the search-based models and DIN at the same head, embedding width, data and budget.
+
+    python launch/compare.py --config=configs/compare.py --workdir=runs/compare
+    python launch/compare.py --config=configs/compare.py:store=stores/kuairand_pure --workdir=runs/kuairand
+
+Without a store it runs on the synthetic log at L = 200. The shared optimizer
+settings are those of configs/kuairand.py and configs/suan.py, found for SUAN and DIN; the peak learning rate
+alone is tuned for each model.
+
+Cost: about 70 runs; on one H200 each takes from seconds to a few minutes.
+"""
+
+from suan_jax.config import DataConfig, OptimizerConfig, TrainConfig
+from suan_jax.models.din import Din
+from suan_jax.studies import CompareConfig
+
+ENTRIES = {
+    "DIN": {"model.name": "din"},
+    "CAN": {"model.name": "can"},
+    "SoftSIM": {"model.name": "soft_sim"},
+    "HardSIM": {"model.name": "hard_sim"},
+    "ETA": {"model.name": "eta"},
+    "TWIN": {"model.name": "twin"},
+    "BST": {"model.name": "bst"},
+    "HSTU": {"model.name": "hstu"},
+    "SUAN": {"model.name": "suan"},
+}
+
+
+def get_config(store: str = "", max_len: int = 200) -> CompareConfig:
+    """On the synthetic log, or on a store."""
+    if store:  # of short histories, such as KuaiRand-Pure
+        return CompareConfig(
+            model=Din(embedding_width=16),
+            data=DataConfig(store=store, max_len=min(max_len, 50), train_on="train+validation"),
+            optimizer=OptimizerConfig(schedule="linear", embedding_learning_rate=0.05, embedding_init=0.01),
+            train=TrainConfig(batch_size=512),
+            entries=ENTRIES,
+        )
+    return CompareConfig(
+        model=Din(),
+        data=DataConfig(max_len=max_len),
+        train=TrainConfig(batch_size=256),
+        entries=ENTRIES,
+    )

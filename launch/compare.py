@@ -1,0 +1,40 @@
+"""Compares models on one harness: the same data, budget, head and embedding width, several seeds.
+
+    python launch/compare.py --config=FILE[:key=value,...] [--workdir=DIR] [--only=NAME,...]
+
+Tunes every model's learning rate by the same grid on the validation split, trains it with every seed, prints
+the table, and writes it as compare.csv, compare.md and a figure. The same command again runs what has not
+finished. Several processes may share a work directory if each is given other models with --only; the files
+are written by a call without it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from suan_jax import cli, config_file
+from suan_jax.errors import UserError
+from suan_jax.studies import CompareConfig, compare
+from suan_jax.studies.compare_report import print_comparison, write_comparison
+
+_CONFIG = config_file.define_config(CompareConfig)
+_WORKDIR = flags.DEFINE_string("workdir", "", "work directory; runs/NAME_OF_THE_CONFIG if not given")
+_ONLY = flags.DEFINE_list("only", [], "entries to run; all if not given")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Compares, prints and writes."""
+    del argv
+    workdir = Path(_WORKDIR.value) if _WORKDIR.value else config_file.default_workdir()
+    comparison = compare(_CONFIG.value, workdir, _ONLY.value)
+    print_comparison(comparison, workdir)
+    if not _ONLY.value:
+        write_comparison(comparison, workdir)
+    if comparison.failures:
+        names = ", ".join(comparison.failures)
+        raise UserError(f"{len(comparison.failures)} cells failed ({names}): repeat the command to try again")
+
+
+if __name__ == "__main__":
+    cli.run(main)

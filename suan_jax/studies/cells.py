@@ -1,0 +1,102 @@
+"""Cells of a study: training runs that differ in a few fields, each in a work directory of its own."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import traceback
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from suan_jax.config import Config
+from suan_jax.config_check import check_names, validate
+from suan_jax.config_dict import model_class, swapped
+from suan_jax.errors import Preempted, UserError
+from suan_jax.notice import notice
+from suan_jax.training.loop import train
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    Attributes:
+      name: where it lives in the study's work directory, such as "seeds/din/0".
+      config: the run.
+    """
+
+    name: str
+    config: Config
+
+
+def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
+    """A training run like `config`, with some dotted fields set, such as {"model.name": "din"}.
+
+    Another model's name takes that model's config, with the values that `config.model` was given where both
+    have the field. Fields that a study adds to a run's are left out.
+
+    Raises:
+      UserError: if a field or a model is not known, or a value is not right.
+    """
+    own = {field.name: getattr(config, field.name) for field in dataclasses.fields(Config)}
+    result = Config(**copy.deepcopy(own))
+    for name, value in fields.items():
+        if name.endswith("model.name"):
+            holder, last = _holder(result, name.removesuffix(".name"))
+            setattr(holder, last, swapped(getattr(holder, last), model_class(value, f"config.{name}")))
+    check_names(result, fields)
+    for name, value in fields.items():
+        holder, last = _holder(result, name)
+        setattr(holder, last, value)
+    validate(result)
+    return result
+
+
+def _holder(config: Any, name: str) -> tuple[Any, str]:
+    """The dataclass that holds a dotted field, and the field's last name."""
+    *path, last = name.split(".")
+    return functools.reduce(getattr, path, config), last
+
+
+def run_cells(cells: Iterable[Cell], directory: Path) -> tuple[dict[str, dict], dict[str, str]]:
+    """Trains cells one after another; those that have finished are not run again.
+
+    Args:
+      cells: the runs.
+      directory: the study's work directory; a cell's own is `directory / cell.name`.
+
+    Returns:
+      The summaries by name, and the sentences of the cells that failed, by name. A failed cell does not stop
+      the rest; the same call again tries it once more.
+
+    Raises:
+      Preempted: after SIGTERM; the same call again goes on.
+    """
+    cells = list(cells)
+    summaries, failures = {}, {}
+    for number, cell in enumerate(cells, start=1):
+        workdir = directory / cell.name
+        if not (workdir / "summary.json").exists():
+            notice(f"cell {number} of {len(cells)}: {cell.name}")
+        try:
+            summaries[cell.name] = train(cell.config, workdir)
+        except Preempted:
+            raise
+        except Exception as error:  # whatever befell this cell, the others may still run
+            failures[cell.name] = _sentence(error)
+            notice(f"cell {cell.name} failed: {failures[cell.name]}")
+        jax.clear_caches()  # programs of a cell that is done only hold memory
+    return summaries, failures
+
+
+def _sentence(error: Exception) -> str:
+    """What befell a cell, in one line."""
+    if isinstance(error, UserError):
+        return str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}: {text[:300]}"

@@ -1,0 +1,180 @@
+"""All models on one harness: rates tuned alike, several seeds, and the table that a paper shows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from suan_jax.errors import UserError, nearest
+from suan_jax.evaluation.metrics import auc_difference
+from suan_jax.files import read_json
+from suan_jax.studies.cells import Cell, run_cells, with_fields
+from suan_jax.studies.compare_config import CompareConfig
+from suan_jax.training.workdir import SCORES
+
+_RATE = "optimizer.learning_rate"
+_TUNING = {"data.train_on": "train", "train.final_split": "validation", "train.seed": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    Attributes:
+      rows: one per entry that has a result, in the order of the config; see `_row`.
+      failures: name of a cell to what befell it.
+      missing: entries without a result.
+      best_possible: AUC of the logits that the labels were drawn from, where the log knows it, else None.
+    """
+
+    rows: list[dict[str, Any]]
+    failures: dict[str, str]
+    missing: list[str]
+    best_possible: float | None
+
+
+def compare(config: CompareConfig, workdir: Path, only: Collection[str] = ()) -> Comparison:
+    """Tunes and trains every entry, and compares what has finished.
+
+    Args:
+      config: the comparison.
+      workdir: where its cells live; the same call again runs only what has not finished.
+      only: entries to run, all if empty; others are compared as far as they have finished before.
+
+    Raises:
+      UserError: if the config is not right.
+      Preempted: after SIGTERM.
+    """
+    _check(config, only)
+    chosen = [entry for entry in config.entries if not only or entry in only]
+    tuning = {entry: _tuning_cells(config, entry) for entry in config.entries}
+    _, failures = run_cells([cell for entry in chosen for cell in tuning[entry]], workdir)
+    rates = {entry: _best_rate(config, entry, tuning[entry], workdir) for entry in config.entries}
+    final = {entry: _final_cells(config, entry, rates[entry]) for entry in config.entries}
+    _, more = run_cells([cell for entry in chosen for cell in final[entry]], workdir)
+    results = {entry: _finished(final[entry], workdir) for entry in config.entries}
+    rows = [_row(config, entry, rates[entry], results) for entry in config.entries if results[entry]]
+    missing = [entry for entry in config.entries if not results[entry]]
+    best = [run["bayes_auc"] for runs in results.values() for run in runs.values() if "bayes_auc" in run]
+    return Comparison(rows, failures | more, missing, best[0] if best else None)
+
+
+def _check(config: CompareConfig, only: Collection[str]) -> None:
+    for name in (config.reference, *only):
+        if name not in config.entries:
+            raise UserError(
+                f"{name!r} is no entry of the comparison, the nearest is "
+                f"{nearest(name, config.entries)!r} of {', '.join(config.entries)}"
+            )
+    if config.seeds < 1:
+        raise UserError(f"config.seeds is {config.seeds}, expected at least 1")
+    if not config.learning_rates:
+        raise UserError("config.learning_rates is empty, expected at least one learning rate")
+
+
+def _folder(entry: str) -> str:
+    """A name of directories for an entry."""
+    return "".join(letter if letter.isalnum() or letter in "_.-" else "_" for letter in entry)
+
+
+def _tuning_cells(config: CompareConfig, entry: str) -> list[Cell]:
+    """One cell per learning rate, or none where there is nothing to choose."""
+    if len(config.learning_rates) == 1 or _RATE in config.entries[entry]:
+        return []
+    fields = {**config.entries[entry], **_TUNING}
+    return [
+        Cell(f"tuning/{_folder(entry)}/{rate:g}", with_fields(config, {**fields, _RATE: rate}))
+        for rate in config.learning_rates
+    ]
+
+
+def _best_rate(config: CompareConfig, entry: str, cells: list[Cell], workdir: Path) -> float | None:
+    """The rate of the highest AUC on the validation split; None if no cell has finished."""
+    if not cells:
+        return config.entries[entry].get(_RATE, config.learning_rates[0])
+    found = {
+        run["auc"]: cell.config.optimizer.learning_rate
+        for cell, run in zip(cells, (_summary(workdir / cell.name) for cell in cells), strict=True)
+        if run and run["auc"] is not None
+    }
+    return found[max(found)] if found else None
+
+
+def _final_cells(config: CompareConfig, entry: str, rate: float | None) -> list[Cell]:
+    """One cell per seed; none without a learning rate."""
+    if rate is None:
+        return []
+    fields = {**config.entries[entry], _RATE: rate, "train.save_scores": True}
+    return [
+        Cell(f"seeds/{_folder(entry)}/{seed}", with_fields(config, {**fields, "train.seed": seed}))
+        for seed in range(config.seeds)
+    ]
+
+
+def _summary(workdir: Path) -> dict[str, Any] | None:
+    path = workdir / "summary.json"
+    return read_json(path) if path.exists() else None
+
+
+def _finished(cells: list[Cell], workdir: Path) -> dict[int, dict[str, Any]]:
+    """Seed to the summary of its cell, and its scores, of the cells that have finished."""
+    results = {}
+    for cell in cells:
+        summary = _summary(workdir / cell.name)
+        if summary:
+            scores = np.load(workdir / cell.name / SCORES)
+            results[cell.config.train.seed] = {**summary, "scores": scores}
+    return results
+
+
+def _mean_and_error(values: list[float | None]) -> tuple[float | None, float | None]:
+    """Mean of the values that exist, and its standard error; None for none of them, and for one."""
+    values = [value for value in values if value is not None]
+    if not values:
+        return None, None
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return float(np.mean(values)), error
+
+
+def _row(
+    config: CompareConfig, entry: str, rate: float, results: dict[str, dict[int, dict[str, Any]]]
+) -> dict[str, Any]:
+    """A row of the table.
+
+    Errors are standard errors: `_se` over seeds, `_se_test` of the test examples (DeLong), for differences
+    paired by seed and by example. RelaImpr is ((AUC − .5) / (AUC of the reference − .5) − 1) · 100 %.
+    """
+    runs, reference = results[entry], results[config.reference]
+    first = next(iter(runs.values()))
+    row: dict[str, Any] = {"entry": entry, "model": first["model"], "max_len": first["max_len"]}
+    for name in ("auc", "gauc", "log_loss"):
+        row[name], row[f"{name}_se"] = _mean_and_error([run[name] for run in runs.values()])
+    row["auc_se_test"] = float(np.mean([run["auc_se"] for run in runs.values()]))
+    shared = sorted(runs.keys() & reference.keys())
+    row |= dict.fromkeys(("rela_impr", "difference", "difference_se", "difference_se_test"))
+    if shared and entry != config.reference:
+        base = np.mean([reference[seed]["auc"] for seed in shared])
+        row["rela_impr"] = float((row["auc"] - 0.5) / (base - 0.5) - 1) * 100
+        pairs = [_difference(runs[seed]["scores"], reference[seed]["scores"]) for seed in shared]
+        row["difference"], row["difference_se"] = _mean_and_error([difference for difference, _ in pairs])
+        row["difference_se_test"] = float(np.mean([error for _, error in pairs]))
+    row |= {f"params_{part}": first["params"][part] for part in ("body", "head", "embedding")}
+    speeds = [run["examples_per_second"] for run in runs.values() if run["examples_per_second"]]
+    grid = config.learning_rates
+    return row | {
+        "flops_per_example": first["flops_per_example"],
+        "examples_per_second": float(np.median(speeds)) if speeds else None,
+        "learning_rate": rate,
+        "rate_at_edge": len(grid) > 1 and rate in (min(grid), max(grid)),
+        "seeds": len(runs),
+        "device": first["device"],
+    }
+
+
+def _difference(mine: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Difference of AUC and its standard error, of two runs' scores of the same examples."""
+    return auc_difference(mine["label"], mine["logit"], other["logit"])

@@ -1,0 +1,31 @@
+"""What a comparison of models is."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from suan_jax.config import Config
+
+
+@dataclasses.dataclass
+class CompareConfig(Config):
+    """A comparison: the fields of a training run, which every model shares, and what differs.
+
+    The head, the embedding width, the tables' optimizer, the data and the budget are those of the shared
+    fields. Each model's peak learning rate is the best of `learning_rates` by its AUC on the validation
+    split, trained on the train split alone; the models are then trained with every seed as the shared fields
+    say.
+
+    Attributes:
+      entries: row of the table to the fields in which it differs, such as
+        {"SUAN(L)": {"model.name": "suan", "data.max_len": 1000}}.
+      learning_rates: the grid, the same for every model; a single one is taken as it is.
+      seeds: every model is trained with the seeds 0 to seeds − 1.
+      reference: the entry that others are measured against.
+    """
+
+    entries: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3)
+    seeds: int = 3
+    reference: str = "DIN"

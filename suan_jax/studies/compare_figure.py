@@ -1,0 +1,53 @@
+"""The figure of a comparison: AUC with its error against the cost of an example."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from suan_jax.studies.compare import Comparison
+from suan_jax.studies.figures import COLOURS, MARKERS, figure
+
+
+def draw(comparison: Comparison, workdir: Path) -> None:
+    """Writes compare.png and compare.svg: one point per entry, its name beside it."""
+    rows = comparison.rows
+    with figure(workdir / "compare") as drawn:
+        axes = drawn.subplots()
+        for index, row in enumerate(rows):
+            x = row["flops_per_example"] / 1e6
+            axes.errorbar(
+                x,
+                row["auc"],
+                yerr=row["auc_se"],
+                marker=MARKERS[index % len(MARKERS)],
+                color=COLOURS[index % len(COLOURS)],
+                capsize=3,
+            )
+        _name_points(axes, rows)
+        axes.set_xscale("log")
+        axes.margins(x=0.12)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.set_xlabel("forward MFLOPs per example")
+        seeds = max(row["seeds"] for row in rows)
+        axes.set_ylabel(f"test AUC, mean of {seeds} seeds ± standard error" if seeds > 1 else "test AUC")
+
+
+def _name_points(axes, rows: list[dict]) -> None:
+    """Names beside the points, pushed apart from bottom to top where they would overlap."""
+    low = min(row["auc"] for row in rows)
+    span = max(max(row["auc"] for row in rows) - low, 1e-6)
+    placed: list[tuple[float, float]] = []
+    for row in sorted(rows, key=lambda row: row["auc"]):
+        x, y = row["flops_per_example"], row["auc"]
+        label = y
+        while any(abs(label - other) < 0.045 * span and 0.4 < x / at < 2.5 for at, other in placed):
+            label += 0.01 * span
+        placed.append((x, label))
+        axes.annotate(
+            row["entry"],
+            (x / 1e6, y),
+            xytext=(x / 1e6 * 1.06, label),
+            fontsize=8,
+            va="center",
+        )

@@ -1,0 +1,46 @@
+"""How figures of this project look: readable in print, in grey, and for colour-blind eyes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from suan_jax.files import write_bytes
+
+# Okabe and Ito (2008), "Color Universal Design", black last; markers tell the same apart without colour.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.linewidth": 0.4,
+    "grid.alpha": 0.5,
+    "legend.frameon": False,
+    "svg.hashsalt": "suan-jax",  # the same figure is the same file
+}
+
+
+@contextlib.contextmanager
+def figure(path: Path, width: float = 6.0, height: float = 3.8) -> Iterator[Figure]:
+    """A figure of `width` × `height` inches, written as PNG and SVG when the block ends.
+
+    Args:
+      path: of the files, without a suffix.
+      width: in inches.
+      height: in inches.
+    """
+    with mpl.rc_context(_STYLE):
+        made = Figure(figsize=(width, height), layout="constrained")
+        yield made
+        for suffix in ("png", "svg"):
+            content = io.BytesIO()
+            metadata = {"Date": None} if suffix == "svg" else None
+            made.savefig(content, format=suffix, dpi=200, metadata=metadata)
+            write_bytes(path.with_suffix(f".{suffix}"), content.getvalue())

@@ -1,0 +1,146 @@
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+
+from suan_jax.config import Config
+from suan_jax.errors import UserError
+from suan_jax.evaluation import metrics
+from suan_jax.files import read_json, write_array, write_json
+from suan_jax.models.din import Din
+from suan_jax.studies import CompareConfig, cells, compare
+from suan_jax.studies.compare_report import markdown, print_comparison, write_comparison
+
+_BEST = {"din": 1e-3, "suan": 4e-3, "hstu": 2e-3}  # of the stand-in below
+_SKILL = {"din": 0.5, "suan": 1.5, "hstu": 1.0}
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Configs that a stand-in for training was called with: scores of a known skill, no JAX."""
+    calls = []
+    random = np.random.default_rng(0)
+    label = (random.uniform(size=400) < 0.4).astype(np.uint8)
+
+    def train(config, workdir):
+        calls.append(config)
+        model, rate = config.model.name, config.optimizer.learning_rate
+        if model == "hstu" and rate < 1e-3:
+            raise MemoryError("too large")
+        skill = _SKILL[model] - abs(np.log(rate / _BEST[model]))
+        logit = skill * label + np.random.default_rng(config.train.seed).normal(size=400)
+        table = np.empty(400, [("user", np.int64), ("label", np.uint8), ("logit", np.float32)])
+        table["user"], table["label"], table["logit"] = np.arange(400) // 10, label, logit
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_array(workdir / "scores.npy", table)
+        result = metrics.evaluate(table["user"], table["label"], table["logit"])
+        rest = {"params": dict.fromkeys(("body", "head", "embedding"), 7), "flops_per_example": 1e6}
+        rest |= {"model": model, "max_len": config.data.max_len, "device": "x", "examples_per_second": 5.0}
+        write_json(workdir / "summary.json", {**result, **rest, "bayes_auc": 0.99})
+        return read_json(workdir / "summary.json")
+
+    monkeypatch.setattr(cells, "train", train)
+    return calls
+
+
+_ENTRIES = {
+    "DIN": {"model.name": "din"},
+    "SUAN": {"model.name": "suan"},
+    "HSTU": {"model.name": "hstu"},
+    "SUAN(L)": {"model.name": "suan", "data.max_len": 300, "optimizer.learning_rate": 4e-3},
+}
+_CONFIG = CompareConfig(model=Din(), entries=_ENTRIES, learning_rates=(5e-4, 1e-3, 2e-3, 4e-3))
+_CONFIG.data.train_on = "train+validation"
+
+
+@pytest.mark.smoke
+def test_rates_are_tuned_on_the_validation_split_alone(trained, tmp_path):
+    rows = {row["entry"]: row for row in compare(_CONFIG, tmp_path).rows}
+    assert [rows[entry]["learning_rate"] for entry in _ENTRIES] == [1e-3, 4e-3, 2e-3, 4e-3]
+    assert [rows[entry]["rate_at_edge"] for entry in _ENTRIES] == [False, True, False, True]
+    tuning = [config for config in trained if config.train.final_split == "validation"]
+    assert len(tuning) == 3 * 4  # SUAN(L) has a rate of its own
+    assert all(config.data.train_on == "train" for config in tuning)
+    final = [config for config in trained if config.train.final_split == "test"]
+    assert len(final) == 4 * 3
+    assert all(config.data.train_on == "train+validation" for config in final)
+    assert all(type(config) is Config for config in trained)
+
+
+def test_differences_are_paired_and_measured_against_the_reference(trained, tmp_path):
+    comparison = compare(_CONFIG, tmp_path)
+    rows = {row["entry"]: row for row in comparison.rows}
+    runs = {
+        (entry, seed): np.load(tmp_path / f"seeds/{entry}/{seed}/scores.npy")
+        for entry in ("DIN", "SUAN")
+        for seed in range(3)
+    }
+    aucs = {key: metrics.auc(run["label"], run["logit"]) for key, run in runs.items()}
+    differences = [aucs["SUAN", seed] - aucs["DIN", seed] for seed in range(3)]
+    row = rows["SUAN"]
+    assert row["auc"] == pytest.approx(np.mean([aucs["SUAN", seed] for seed in range(3)]))
+    assert row["difference"] == pytest.approx(np.mean(differences))
+    assert row["difference_se"] == pytest.approx(np.std(differences, ddof=1) / np.sqrt(3))
+    base = rows["DIN"]["auc"]
+    assert row["rela_impr"] == pytest.approx(((row["auc"] - 0.5) / (base - 0.5) - 1) * 100)
+    assert row["difference_se_test"] < row["auc_se_test"]
+    assert rows["DIN"]["difference"] is None
+    assert comparison.best_possible == 0.99
+
+
+def test_what_has_finished_is_not_run_again_and_a_failure_is_told(trained, tmp_path, capsys):
+    first = compare(_CONFIG, tmp_path)
+    assert list(first.failures) == ["tuning/HSTU/0.0005"]
+    assert first.failures["tuning/HSTU/0.0005"].startswith("MemoryError in compare_test.py")
+    assert not first.missing
+    print_comparison(first, tmp_path)
+    assert "failed: tuning/HSTU/0.0005: MemoryError" in capsys.readouterr().out
+    seen = len(trained)
+    compare(dataclasses.replace(_CONFIG, seeds=4), tmp_path)
+    new = [config for config in trained[seen:] if config.train.seed == 3]
+    assert [config.model.name for config in new] == ["din", "suan", "hstu", "suan"]
+
+
+def test_some_entries_can_be_run_alone(trained, tmp_path):
+    comparison = compare(_CONFIG, tmp_path, ["SUAN"])
+    assert {config.model.name for config in trained} == {"suan"}
+    assert [row["entry"] for row in comparison.rows] == ["SUAN"]
+    assert comparison.rows[0]["difference"] is None  # the reference has no result yet
+    assert comparison.missing == ["DIN", "HSTU", "SUAN(L)"]
+    assert compare(_CONFIG, tmp_path).rows[1]["difference"] > 0
+
+
+def test_the_files_hold_the_table(trained, tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra `figures` is not installed")
+    comparison = compare(_CONFIG, tmp_path)
+    write_comparison(comparison, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "compare.csv").read_text().splitlines()))
+    assert [row["entry"] for row in rows] == list(_ENTRIES)
+    assert float(rows[1]["auc"]) == comparison.rows[1]["auc"]
+    text = markdown(comparison)
+    assert (tmp_path / "compare.md").read_text() == text
+    assert "| SUAN(L) | 300 |" in text
+    assert "4e-03*" in text or "0.004*" in text
+    assert "best possible AUC is 0.9900" in text
+    for suffix in ("png", "svg"):
+        assert (tmp_path / f"compare.{suffix}").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("changes", "only", "sentence"),
+    [
+        (
+            {"reference": "DINN"},
+            (),
+            "'DINN' is no entry of the comparison, the nearest is 'DIN' of DIN, S",
+        ),
+        ({}, ("HSUT",), "'HSUT' is no entry of the comparison, the nearest is 'HSTU'"),
+        ({"seeds": 0}, (), "config.seeds is 0, expected at least 1"),
+        ({"learning_rates": ()}, (), "config.learning_rates is empty"),
+    ],
+)
+def test_a_wrong_comparison_is_one_sentence(changes, only, sentence, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        compare(dataclasses.replace(_CONFIG, **changes), tmp_path, only)
+    assert not list(tmp_path.iterdir())
