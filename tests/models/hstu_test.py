@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from suan_jax.layers import masking, time_buckets
-from suan_jax.models.hstu import GRADES, Hstu, HstuLayer, next_time
+from suan_jax.models.hstu import GRADES, Hstu, HstuLayer, SiluAttention, next_time
 from suan_jax.models.suan import Suan
 from tests.compiling import quick_jit
 from tests.models.random_model import body_parameters, layer_norm, random_model, tokens_and_states
@@ -56,6 +56,20 @@ def test_the_layers_are_their_equations_whatever_the_padding(length):
         for layer in range(2):
             x = reference_layer(x, jax.tree.map(lambda leaf: leaf[layer], params), age, timed, n=10)  # noqa: B023
         np.testing.assert_allclose(last[row][keep], x, rtol=1e-3, atol=1e-3)
+
+
+def test_attention_divides_by_the_config_s_n_and_not_by_the_padded_length():
+    # On its own: the LayerNorm that follows hides any common factor but for its ε.
+    batch = random_batch(7, SCHEMA, rows=1, length=4, lengths=[3])
+    rng = np.random.default_rng(0)
+    q, k, v = rng.normal(size=(3, 1, 5, 2, 4))
+    attention, mask = SiluAttention(max_tokens=10), masking.visibility(batch)
+    tables = {"position_bias": {"table": jnp.zeros(19)}, "time_bias": {"table": jnp.ones(130)}}
+    bucket = jnp.zeros((1, 5, 5), jnp.uint8)
+    arrays = (jnp.asarray(x, jnp.float32) for x in (q, k, v))
+    out = attention.apply({"params": tables}, *arrays, bucket, mask, batch)
+    weight = silu(np.einsum("thd,shd->tsh", q[0], k[0]) + 1) / 10 * np.asarray(mask[0])[:, :, None]
+    np.testing.assert_allclose(out[0], np.einsum("tsh,shd->thd", weight, v[0]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.smoke
