@@ -26,6 +26,6 @@ class CompareConfig(Config):
     """
 
     entries: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3)
+    learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
     seeds: int = 3
     reference: str = "DIN"

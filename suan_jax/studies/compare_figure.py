@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib.ticker import LogLocator, NullFormatter
+
 from suan_jax.studies.compare import Comparison
-from suan_jax.studies.figures import COLOURS, MARKERS, figure
+from suan_jax.studies.figures import figure, look
 
 
 def draw(comparison: Comparison, workdir: Path) -> None:
@@ -19,15 +21,15 @@ def draw(comparison: Comparison, workdir: Path) -> None:
                 x,
                 row["auc"],
                 yerr=row["auc_se"],
-                marker=MARKERS[index % len(MARKERS)],
-                color=COLOURS[index % len(COLOURS)],
                 capsize=3,
+                **look(index),
             )
         _name_points(axes, rows)
         axes.set_xscale("log")
         axes.margins(x=0.12)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("forward MFLOPs per example")
         seeds = max(row["seeds"] for row in rows)
         axes.set_ylabel(f"test AUC, mean of {seeds} seeds ± standard error" if seeds > 1 else "test AUC")

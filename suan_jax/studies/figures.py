@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from suan_jax.files import write_bytes
 
 # Okabe and Ito (2008), "Color Universal Design", black last; markers tell the same apart without colour.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -25,6 +25,15 @@ _STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "suan-jax",  # the same figure is the same file
 }
+
+
+def look(index: int) -> dict[str, str]:
+    """Colour and marker of the `index`-th of several things, different for the first 49."""
+    shift = index // len(_COLOURS)
+    return {
+        "color": _COLOURS[index % len(_COLOURS)],
+        "marker": _MARKERS[(index + shift) % len(_MARKERS)],
+    }
 
 
 @contextlib.contextmanager
