@@ -174,7 +174,7 @@ def whole_table_adam(model: Model) -> tuple[Callable[[Variables], Any], Callable
 
         def loss(trained: Any) -> tuple[jax.Array, Any]:
             output, updates = model.apply({**others, **trained}, batch, train=True, mutable=["batch_stats"])
-            return sum(loss_terms(output, batch).values()), updates
+            return sum(loss_terms(output, batch)[0].values()), updates
 
         (total, updates), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
         changes, moments = optimizer.update(gradient, moments)

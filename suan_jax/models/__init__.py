@@ -1,9 +1,10 @@
 """The model zoo: `build` makes any of them from a config and a schema."""
 
 from suan_jax.models import bst, can, din, eta, hstu, sim, suan, twin  # a model's file registers it
-from suan_jax.models.model import Model, ModelDefinition, Output, build, register, registered
+from suan_jax.models.model import Loops, Model, ModelDefinition, Output, build, register, registered
 
 __all__ = [
+    "Loops",
     "Model",
     "ModelDefinition",
     "Output",

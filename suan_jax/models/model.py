@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +27,28 @@ class Output:
     Attributes:
       logits: (B, M) float32, log-odds of a click; meaningless at candidates that are pads.
       depth_logits: (n + 1, B, M) float32 for a model that scores after each of n loops, else None.
+      depth_weights: (n + 1,) float32 beside them, how much the loss of each depth counts; they sum to 1.
       auxiliary: name to scalar loss, already weighted, added to the training loss and reported apart.
+      diagnostics: name to scalar, reported as it is.
     """
 
     logits: jax.Array
     depth_logits: jax.Array | None = None
+    depth_weights: jax.Array | None = None
     auxiliary: dict[str, jax.Array] = struct.field(default_factory=dict)
+    diagnostics: dict[str, jax.Array] = struct.field(default_factory=dict)
+
+
+class Loops(NamedTuple):
+    """How often a looped model's block is called.
+
+    Attributes:
+      trained: n, calls in training.
+      inferred: calls behind `Output.logits` unless a caller asks for another depth, 0 to n.
+    """
+
+    trained: int
+    inferred: int
 
 
 class ModelDefinition(ModelConfig):
@@ -40,6 +56,11 @@ class ModelDefinition(ModelConfig):
 
     A model is one file: a dataclass that derives from this, and the Flax module that it builds. The module
     is called as `module(rows, batch, train)` with `rows` as in `embedding.Rows` and returns an `Output`.
+
+    A looped model, one that scores after each of n calls of a block, says so by `loops` and keeps the calls
+    that it infers with in a field `inferred_loops`; its FLOPs are those at that depth. Training computes
+    `Output.depth_logits`. Evaluation may call its module with `loops=i`, which computes `Output.logits` after
+    i calls alone, or with `all_depths=True`, which gives `Output.depth_logits` too, in one pass.
     """
 
     def module(self, schema: Schema, max_len: int) -> nn.Module:
@@ -68,9 +89,20 @@ class ModelDefinition(ModelConfig):
         """
         return f"{self.name} may let a history state depend on the candidate or on its time"
 
+    def loops(self) -> Loops | None:
+        """Calls of a looped model's block; None for a model without loops."""
+        return None
+
     def flops_per_example(self, schema: Schema, max_len: int) -> float:
         """Floating-point operations of one forward pass: matrix products as run, 2 per multiply-add."""
         raise NotImplementedError
+
+    def training_flops_per_example(self, schema: Schema, max_len: int) -> float:
+        """The same of a training step, forward and backward: a backward pass costs two forward ones.
+
+        A model whose forward pass in training is not the one of inference overrides it.
+        """
+        return 3 * self.flops_per_example(schema, max_len)
 
     def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
         """The same, counting only valid tokens and visible pairs; the mean over history `lengths` (n,)."""

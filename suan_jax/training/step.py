@@ -26,9 +26,19 @@ Rates = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def loss_terms(output: Output, batch: Batch) -> Metrics:
-    """The binary cross-entropy over valid candidates, and the auxiliary losses beside it."""
-    return {"log_loss": log_loss(output.logits, batch), **output.auxiliary}
+def loss_terms(output: Output, batch: Batch) -> tuple[Metrics, Metrics]:
+    """The terms that add up to the training loss, and what is reported beside them.
+
+    The first are the binary cross-entropy over valid candidates, as `log_loss`, and the auxiliary losses.
+    With scores at several depths, every depth is supervised: `log_loss` is their mean by
+    `Output.depth_weights`, and each depth's own is reported as log_loss_depth_0 and so on;
+    `Output.diagnostics` are reported as they are.
+    """
+    if output.depth_logits is None:
+        return {"log_loss": log_loss(output.logits, batch), **output.auxiliary}, output.diagnostics
+    losses = [log_loss(logits_BxM, batch) for logits_BxM in output.depth_logits]
+    terms = {"log_loss": jnp.dot(output.depth_weights, jnp.stack(losses)), **output.auxiliary}
+    return terms, {f"log_loss_depth_{depth}": loss for depth, loss in enumerate(losses)} | output.diagnostics
 
 
 def peak_rates(config: OptimizerConfig) -> Rates:
@@ -56,15 +66,15 @@ def train_step(
       rates: `peak_rates`; arrays, so that runs of other rates need no other program.
 
     Returns:
-      The next state, and scalars: loss (all terms), log_loss and each auxiliary term, learning_rate,
-      grad_norm (dense gradients, before clipping).
+      The next state, and scalars: loss (all terms), what `loss_terms` says, learning_rate, grad_norm (dense
+      gradients, before clipping).
     """
     ids = embedding.batch_ids(model.lookups, batch)
     found = {name: distinct(ids[name], state.tables[name].shape[0]) for name in ids}
     rows = {name: read_rows(state.tables[name], found[name].ids) for name in found}
     key = jax.random.fold_in(state.key, state.step)
 
-    def loss(params: Any, rows: dict[str, jax.Array]) -> tuple[jax.Array, tuple[Metrics, Any]]:
+    def loss(params: Any, rows: dict[str, jax.Array]) -> tuple[jax.Array, tuple[Metrics, Metrics, Any]]:
         flat = {name: rows[name][found[name].position] for name in rows}
         output, updates = model.apply_rows(
             {**state.dense_variables(), "params": params},
@@ -74,10 +84,10 @@ def train_step(
             rngs={"dropout": key},
             mutable=["batch_stats"],
         )
-        terms = loss_terms(output, batch)
-        return sum(terms.values()), (terms, updates)
+        terms, beside = loss_terms(output, batch)
+        return sum(terms.values()), (terms, beside, updates)
 
-    (total, (terms, updates)), (dense_gradient, row_gradient) = jax.value_and_grad(
+    (total, (terms, beside, updates)), (dense_gradient, row_gradient) = jax.value_and_grad(
         loss, argnums=(0, 1), has_aux=True
     )(state.params, rows)
 
@@ -107,6 +117,7 @@ def train_step(
     metrics = {
         "loss": total,
         **terms,
+        **beside,
         "learning_rate": rates["dense"] * scale,
         "grad_norm": global_norm(dense_gradient),
     }

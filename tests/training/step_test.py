@@ -69,11 +69,33 @@ def test_masked_candidates_add_nothing_to_the_loss():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
     mask = jnp.arange(15).reshape(5, 3) % 4 != 0
     batch = batch.replace(candidate_mask=mask)
-    terms = loss_terms(Output(logits, auxiliary={"extra": jnp.float32(0.5)}), batch)
+    terms, _ = loss_terms(Output(logits, auxiliary={"extra": jnp.float32(0.5)}), batch)
     expected = np.mean(optax.sigmoid_binary_cross_entropy(logits, batch.label)[mask])
     np.testing.assert_allclose(terms["log_loss"], expected, rtol=1e-6)
     assert terms["extra"] == 0.5
     garbled = jnp.where(mask, logits, jnp.nan)
-    np.testing.assert_allclose(loss_terms(Output(garbled), batch)["log_loss"], expected, rtol=1e-6)
+    np.testing.assert_allclose(loss_terms(Output(garbled), batch)[0]["log_loss"], expected, rtol=1e-6)
     empty = batch.replace(candidate_mask=jnp.zeros_like(mask))
-    assert loss_terms(Output(logits), empty)["log_loss"] == 0.0
+    assert loss_terms(Output(logits), empty)[0]["log_loss"] == 0.0
+
+
+def test_every_depth_is_supervised_by_its_weight_and_reported():
+    batch = random_batch(1, _SCHEMA, rows=5, candidates=3)
+    batch = batch.replace(candidate_mask=jnp.arange(15).reshape(5, 3) % 4 != 0)
+    depths = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, 3)), jnp.float32)
+    weights = jnp.array([0.5, 0.2, 0.3])
+    extra, norm = {"balance": jnp.float32(0.25)}, {"norm_0": jnp.float32(7)}
+    terms, beside = loss_terms(Output(depths[1], depths, weights, extra, norm), batch)
+    alone = [float(loss_terms(Output(logits), batch)[0]["log_loss"]) for logits in depths]
+    assert terms.keys() == {"log_loss", "balance"}
+    np.testing.assert_allclose(terms["log_loss"], np.dot(weights, alone), rtol=1e-6)
+    np.testing.assert_allclose([beside[f"log_loss_depth_{depth}"] for depth in range(3)], alone, rtol=1e-6)
+    assert beside["norm_0"] == 7 and len(beside) == 4
+
+    def total(depths):
+        return sum(loss_terms(Output(depths[1], depths, weights), batch)[0].values())
+
+    # A logit moves the loss by its own depth's weight, once, whatever depth the headline is of.
+    slope = jax.grad(total)(depths)
+    expected = weights[:, None, None] * (jax.nn.sigmoid(depths) - batch.label) * batch.candidate_mask
+    np.testing.assert_allclose(slope, expected / batch.candidate_mask.sum(), atol=1e-7)
