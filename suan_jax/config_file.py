@@ -230,15 +230,19 @@ def define_config(
     return holder
 
 
-def load_config(argv: Sequence[str]) -> Config:
+def load_config(argv: Sequence[str], kind: type[Config] = Config) -> Config:
     """The config of a command line, such as ["--config=configs/din.py", "--config.train.steps=100"].
+
+    Args:
+      argv: the flags.
+      kind: class of the config.
 
     Raises:
       UserError: as a launch file would.
     """
     flag_values = flags.FlagValues()
     command = ["load_config", *argv]
-    holder = define_config(flag_values=flag_values, argv=command)
+    holder = define_config(kind, flag_values, command)
     with translated_flag_errors(flag_values):
         flag_values(command)
     return holder.value

@@ -6,14 +6,15 @@ import shlex
 import pytest
 
 from suan_jax import config_file
-from suan_jax.config import Config
+from suan_jax.config import Config, ModelConfig
 from suan_jax.config_check import leaves
 from suan_jax.data.prepare_store import prepare_store
 from suan_jax.models import registered
+from suan_jax.studies import CompareConfig
 from tests.readme import ROOT, TEXT, block, blocks
 
 _COMMANDS = [line for text in blocks("sh") for line in text.splitlines() if "launch/" in line]
-_FLOORS = {"data": 1, "layers": 1, "evaluation": 2, "models": 2, "training": 4, "benchmark": 5}
+_FLOORS = {"data": 1, "layers": 1, "evaluation": 2, "models": 2, "training": 4, "benchmark": 5, "studies": 5}
 _FLOORS |= {"config_dict": 3, "config_file": 3}  # they know the models by name
 
 
@@ -29,7 +30,8 @@ def test_named_paths_exist():
 
 @pytest.mark.smoke
 def test_named_fields_exist():
-    known = {name for kind in registered().values() for name, _, _ in leaves(Config(model=kind()))}
+    configs = [Config(model=kind()) for kind in registered().values()] + [CompareConfig(model=ModelConfig())]
+    known = {name for config in configs for name, _, _ in leaves(config)}
     named = {name for name in re.findall(r"--config\.([A-Za-z_.]+)", TEXT) if name.islower()}
     assert len(named) > 15
     assert sorted(named - known) == []
@@ -70,11 +72,12 @@ def test_commands_are_well_formed(command, tmp_path, monkeypatch):
         (tmp_path / "mean_pool.py").write_text(block("python", "class MeanPool"))
         (tmp_path / "configs").symlink_to(ROOT / "configs")
         monkeypatch.chdir(tmp_path)
-        config_file.load_config(flags)
+        config_file.load_config(flags, CompareConfig if "CompareConfig" in source else Config)
 
 
 def test_the_table_of_configs_names_their_arguments():
-    rows = re.findall(r"^\| `(configs/\w+\.py)` \| ([\w, ]*)\|", TEXT, re.MULTILINE)
+    lines = re.findall(r"^\| (`configs/[^|]*) \| ([\w, ]*)\|", TEXT, re.MULTILINE)
+    rows = [(path, names) for paths, names in lines for path in re.findall(r"`(.*?)`", paths)]
     assert {path for path, _ in rows} == {f"configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
     for path, names in rows:
         get_config = config_file._get_config(ROOT / path)
