@@ -78,7 +78,7 @@ class SoftSimModule(SearchModule):
         if train or self.is_initializing():
             pooled_BxMxE = jnp.einsum("bml,ble->bme", jnp.where(mask_BxMxL, r_BxMxL, 0.0), e_BxLxE)
             momentum = config.batch_norm_momentum
-            head = Head(self.schema, config.auxiliary_hidden, momentum, dtype=self.dtype, name="search_head")
+            head = Head(self.schema, config.auxiliary_hidden, momentum, dtype=self.dtype, name="auxiliary")
             logits_BxM = head(pooled_BxMxE, rows, batch, train)
             auxiliary["search"] = config.auxiliary_weight * log_loss(logits_BxM, batch)
         return top_k(r_BxMxL, mask_BxMxL, config.k), auxiliary

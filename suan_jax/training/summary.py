@@ -19,7 +19,8 @@ _LENGTH_BATCHES = 8  # batches of the test split that stand for its history leng
 def count_parameters(model: Model, params: Any) -> dict[str, int]:
     """Numbers of parameters: embedding, dense, head, body (dense without the head), once and recurrent.
 
-    `recurrent` are the body's parameters that a loop applies several times, `once` the body's others.
+    `recurrent` are the body's parameters that a loop applies several times, `once` the body's others. What only
+    an auxiliary loss reads ("auxiliary") counts nowhere: it is gone when a model is used.
     """
 
     def size(tree: Any) -> int:
@@ -27,6 +28,7 @@ def count_parameters(model: Model, params: Any) -> dict[str, int]:
 
     tables = {lookup.table: lookup.rows * lookup.width for lookup in model.lookups}
     dense, head, recurrent = size(params), size(params.get("head", {})), size(params.get("loop", {}))
+    dense -= size(params.get("auxiliary", {}))
     body = dense - head
     return {
         "embedding": sum(tables.values()),

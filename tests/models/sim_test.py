@@ -85,7 +85,7 @@ def test_the_auxiliary_loss_is_that_of_the_weighted_sum():
     def expected(variables):
         r, e = soft_scores(variables["params"], rows)
         pooled = jnp.einsum("bml,ble->bme", jnp.where(masking.candidate_visibility(batch), r, 0.0), e)
-        own = {name: variables[name]["search_head"] for name in ("params", "batch_stats")}
+        own = {name: variables[name]["auxiliary"] for name in ("params", "batch_stats")}
         head = Head(SCHEMA, (6,), SOFT.batch_norm_momentum)
         return log_loss(head.apply(own, pooled, rows, batch, True, mutable=["batch_stats"])[0], batch)
 
@@ -118,7 +118,7 @@ def test_the_search_is_trained_by_its_own_loss_and_by_nothing_else():
         moved = {name for name, tree in params.items() if any(x.any() for x in jax.tree.leaves(tree))}
         return moved, row_gradients
 
-    search = {"search_query", "search_head"}
+    search = {"search_query", "auxiliary"}
     moved, of_rows = gradients(lambda output: output.auxiliary["search"])
     assert moved == search
     unseen = ~np.asarray(masking.candidate_visibility(batch)).any(1)

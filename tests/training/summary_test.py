@@ -36,6 +36,7 @@ def test_parameter_counts_add_up(setup):
 
 def test_what_a_loop_applies_again_is_recurrent(setup):
     params = {"head": {"kernel": np.zeros((2, 3))}, "loop": {"a": np.zeros(5)}, "tokens": np.zeros(7)}
+    params["auxiliary"] = {"kernel": np.zeros(11)}  # of a loss that using the model does not need
     counts = count_parameters(setup.model, params)
     assert {name: counts[name] for name in ("dense", "head", "body", "once", "recurrent")} == {
         "dense": 18,
