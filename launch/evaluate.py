@@ -1,6 +1,7 @@
 """Evaluates a work directory's model on a split of its log, and writes its predictions if asked to.
 
-    python launch/evaluate.py --workdir=DIR [--split=test] [--predictions=FILE.parquet] [--config=FILE]
+    python launch/evaluate.py --workdir=DIR [--split=test] [--predictions=FILE.parquet] [--loops=I] \
+        [--config=FILE]
 
 The checkpoint is the best one where the run's config.checkpoint.best names a metric, else the newest.
 """
@@ -20,6 +21,9 @@ _SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "split to evaluate")
 _PREDICTIONS = flags.DEFINE_string(
     "predictions", "", "Parquet file to write: user, label and logit of every example, in store order"
 )
+_LOOPS = flags.DEFINE_integer(
+    "loops", None, "calls of a looped model's block; config.model.inferred_loops if not given"
+)
 _CONFIG = flags.DEFINE_string("config", "", "config file of a run whose model that file defines")
 
 
@@ -29,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     if _CONFIG.value:
         config_file.load_definitions(_CONFIG.value)
     predictions = Path(_PREDICTIONS.value) if _PREDICTIONS.value else None
-    result = evaluate_run(Path(_WORKDIR.value), _SPLIT.value, predictions)
+    result = evaluate_run(Path(_WORKDIR.value), _SPLIT.value, predictions, _LOOPS.value)
     print_table(f"{_WORKDIR.value}: {_SPLIT.value}", ["metric", "value"], result.items())
 
 

@@ -13,7 +13,9 @@ from suan_jax.training.evaluation import Evaluation
 from suan_jax.training.restore import restore_run
 
 
-def evaluate_run(workdir: Path, split: str, predictions: Path | None = None) -> dict[str, float]:
+def evaluate_run(
+    workdir: Path, split: str, predictions: Path | None = None, loops: int | None = None
+) -> dict[str, float]:
     """Evaluates a work directory's model on a split.
 
     Args:
@@ -21,12 +23,13 @@ def evaluate_run(workdir: Path, split: str, predictions: Path | None = None) -> 
       split: "train", "validation" or "test".
       predictions: a Parquet file to write, with columns user (raw id where the store knows it), label and
         logit, in the order of the store.
+      loops: calls of a looped model's block; None for as many as its config says.
 
     Returns:
       The metrics, as in summary.json.
 
     Raises:
-      UserError: if the work directory, its log or the split is not right.
+      UserError: if the work directory, its log, the split or the loops are not right.
     """
     if predictions is not None and not predictions.parent.is_dir():
         raise UserError(
@@ -34,7 +37,7 @@ def evaluate_run(workdir: Path, split: str, predictions: Path | None = None) -> 
         )
     enable_compilation_cache()
     setup, state = restore_run(workdir)
-    evaluation = Evaluation(setup)
+    evaluation = Evaluation(setup, loops)
     if predictions is None:
         return evaluation.metrics(state, split)
     scores = evaluation.scores(state, split)

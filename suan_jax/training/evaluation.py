@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,12 +12,14 @@ from suan_jax.data.assembly import EvaluationBatch
 from suan_jax.data.log import with_truth
 from suan_jax.data.pipeline import evaluation_batches
 from suan_jax.data.selection import Selection, num_examples
+from suan_jax.errors import UserError
 from suan_jax.evaluation import evaluator
+from suan_jax.models import ModelDefinition
 from suan_jax.progress import progress
 from suan_jax.training.setup import Setup
 from suan_jax.training.sharding import check_batch_size, place_batch
 from suan_jax.training.state import TrainState, inference_variables
-from suan_jax.training.step import compile_score
+from suan_jax.training.step import compile_depth_score, compile_score
 
 Watch = Callable[[Iterable[EvaluationBatch]], Iterable[EvaluationBatch]]
 
@@ -27,34 +30,60 @@ class Evaluation:
     Tables are copied for the time of an evaluation, with untrained rows read as unknown ids.
     """
 
-    def __init__(self, setup: Setup):
+    def __init__(self, setup: Setup, loops: int | None = None):
         """For the states of `setup`.
 
+        Args:
+          setup: the run.
+          loops: calls of a looped model's block; None for as many as its config says.
+
         Raises:
-          UserError: if the mesh does not divide the size of an evaluation batch.
+          UserError: if the mesh does not divide the size of an evaluation batch, or the model cannot be
+            called with so many loops.
         """
         check_batch_size(setup.mesh, setup.config.train, "eval_batch_size")
+        self._loops = _checked_loops(setup.config.model, loops)
         self._setup = setup
         self._log = with_truth(setup.log, setup.config.data)
         accumulator = setup.config.optimizer.embedding_initial_accumulator
         self._variables = jax.jit(lambda state: inference_variables(state, accumulator))
-        self._score = compile_score(setup.model, setup.mesh)
+        self._score = compile_score(setup.model, setup.mesh, loops)
+        self._depth_score = compile_depth_score(setup.model, setup.mesh)
 
-    def metrics(self, state: TrainState, split: str, watch: Watch = lambda items: items) -> dict[str, float]:
-        """Metrics of a split; `watch` may wrap the batches, to stop between two."""
-        examples = num_examples(self._log, Selection((split,)))
+    def metrics(
+        self, state: TrainState, split: str, watch: Watch = lambda items: items, depths: bool = False
+    ) -> dict[str, Any]:
+        """Metrics of a split.
+
+        Args:
+          state: the state.
+          split: "train", "validation" or "test".
+          watch: may wrap the batches, to stop between two.
+          depths: whether all depths of a looped model are scored, in the same pass.
+        """
         return evaluator.evaluate(
-            watch(self._items(split)), self._logits(state), self._setup.config.data.negative_rate, examples
+            watch(self._items(split)),
+            self._logits(state, depths),
+            self._setup.config.data.negative_rate,
+            num_examples(self._log, Selection((split,))),
+            self._loops or 0,
         )
 
-    def scores(self, state: TrainState, split: str, watch: Watch = lambda items: items) -> evaluator.Scores:
-        """Every example of a split with its logit."""
-        rate = self._setup.config.data.negative_rate
-        return evaluator.score(watch(self._items(split)), self._logits(state), rate)
+    def scores(
+        self, state: TrainState, split: str, watch: Watch = lambda items: items, depths: bool = False
+    ) -> evaluator.Scores:
+        """Every example of a split with its logit; arguments as for `metrics`."""
+        return evaluator.score(
+            watch(self._items(split)),
+            self._logits(state, depths),
+            self._setup.config.data.negative_rate,
+            self._loops or 0,
+        )
 
-    def _logits(self, state: TrainState) -> Callable[[EvaluationBatch], np.ndarray]:
+    def _logits(self, state: TrainState, depths: bool) -> Callable[[EvaluationBatch], np.ndarray]:
         variables = self._variables(state)
-        return lambda item: self._score(variables, place_batch(self._setup.mesh, item.batch))
+        score = self._score if self._loops is None or not depths else self._depth_score
+        return lambda item: score(variables, place_batch(self._setup.mesh, item.batch))
 
     def _items(self, split: str) -> Iterator[EvaluationBatch]:
         config = self._setup.config
@@ -64,3 +93,17 @@ class Evaluation:
             for item in evaluation_batches(self._log, split, size, config.data.max_len):
                 yield item
                 bar.advance()
+
+
+def _checked_loops(definition: ModelDefinition, loops: int | None) -> int | None:
+    """Calls of a looped model's block, as asked for or as its config says; None for a model without loops."""
+    own = definition.loops()
+    if own is None:
+        if loops is not None:
+            raise UserError(f"loops is {loops}, expected none, as {definition.name} has no loops")
+        return None
+    if loops is None:
+        return own.inferred
+    if not 0 <= loops <= own.trained:
+        raise UserError(f"loops is {loops}, expected 0 to {own.trained}, the loops it was trained with")
+    return loops

@@ -130,7 +130,7 @@ class _Run:
         self._checkpoints.wait()
 
     def finish(self) -> dict[str, Any]:
-        """Evaluates the best state, or the last, on the final split and sums the run up.
+        """Evaluates the best state, or the last, on the final split, at all depths, and sums the run up.
 
         The row of metrics.jsonl is under the step of the state that was evaluated.
         """
@@ -141,11 +141,15 @@ class _Run:
         step = int(self._state.step)
         train = self._config.train
         if train.save_scores:
-            scores = self._evaluation.scores(self._state, train.final_split, self._unless_stopped)
+            scores = self._evaluation.scores(
+                self._state, train.final_split, self._unless_stopped, depths=True
+            )
             write_array(self._workdir / SCORES, scores.table())
             result = scores.metrics()
         else:
-            result = self._evaluation.metrics(self._state, train.final_split, self._unless_stopped)
+            result = self._evaluation.metrics(
+                self._state, train.final_split, self._unless_stopped, depths=True
+            )
         self._writer.write(step, split=train.final_split, **result)
         self._writer.close()
         return summarise(self._setup, self._state.params, step, result, self._clock)

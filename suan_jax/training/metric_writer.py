@@ -13,7 +13,9 @@ from suan_jax.errors import UserError
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON has it: NumPy and JAX scalars as numbers, NaN and infinities as None."""
+    """`value` as JSON has it: NumPy and JAX scalars as numbers, NaN and infinities as None, in lists too."""
+    if isinstance(value, list):
+        return [plain(item) for item in value]
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -76,7 +78,7 @@ class MetricWriter:
 
         Args:
           step: the step.
-          **values: numbers and strings; what is not finite is written as null.
+          **values: numbers, strings, and lists of them; what is not finite is written as null.
 
         Raises:
           OSError: if the disk is full, naming the file.

@@ -145,10 +145,28 @@ def compile_train_step(
     return lambda state, batch: step(state, batch, rates)
 
 
-def compile_score(model: Model, mesh: Mesh) -> Callable[[Variables, Batch], jax.Array]:
-    """Scores a batch with `inference_variables`: logits (B, M) float32 on every device."""
+def compile_score(
+    model: Model, mesh: Mesh, loops: int | None = None
+) -> Callable[[Variables, Batch], jax.Array]:
+    """Scores a batch with `inference_variables`: logits (B, M) float32 on every device.
+
+    Args:
+      model: the model.
+      mesh: the devices.
+      loops: calls of a looped model's block; None for a model without loops, or for as many as it says.
+    """
+    how = {} if loops is None else {"loops": loops}
 
     def score(variables: Variables, batch: Batch) -> jax.Array:
-        return model.apply(variables, batch, train=False).logits
+        return model.apply(variables, batch, train=False, **how).logits
+
+    return jax.jit(score, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def compile_depth_score(model: Model, mesh: Mesh) -> Callable[[Variables, Batch], jax.Array]:
+    """The same for every depth of a looped model in one pass: logits (n + 1, B, M) float32."""
+
+    def score(variables: Variables, batch: Batch) -> jax.Array:
+        return model.apply(variables, batch, train=False, all_depths=True).depth_logits
 
     return jax.jit(score, out_shardings=NamedSharding(mesh, PartitionSpec()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -9,7 +10,8 @@ import jax
 import numpy as np
 
 from suan_jax.data.pipeline import evaluation_batches
-from suan_jax.models.model import Model
+from suan_jax.models.model import Model, ModelDefinition
+from suan_jax.schema import Schema
 from suan_jax.training.clock import Clock
 from suan_jax.training.setup import Setup
 
@@ -19,8 +21,8 @@ _LENGTH_BATCHES = 8  # batches of the test split that stand for its history leng
 def count_parameters(model: Model, params: Any) -> dict[str, int]:
     """Numbers of parameters: embedding, dense, head, body (dense without the head), once and recurrent.
 
-    `recurrent` are the body's parameters that a loop applies several times, `once` the body's others. What only
-    an auxiliary loss reads ("auxiliary") counts nowhere: it is gone when a model is used.
+    `recurrent` are the body's parameters that a loop applies several times, `once` the body's others. What
+    only an auxiliary loss reads ("auxiliary") counts nowhere: it is gone when a model is used.
     """
 
     def size(tree: Any) -> int:
@@ -73,6 +75,7 @@ def summarise(
         "max_len": config.data.max_len,
         "train_fraction": config.data.train_fraction,
         **metrics,
+        **_loops(config.model, schema, config.data.max_len),
         "split": config.train.final_split,
         "evaluated_examples": metrics["examples"],
         "evaluated_step": step,
@@ -84,7 +87,26 @@ def summarise(
         "params": count_parameters(setup.model, params),
         "flops_per_example": flops,
         "useful_flops": config.model.useful_flops(schema, history_lengths(setup)),
-        "train_flops": 3 * flops * examples,
+        "train_flops": config.model.training_flops_per_example(schema, config.data.max_len) * examples,
         "device": device.device_kind,
         "device_count": jax.device_count(),
+    }
+
+
+def flops_by_loops(definition: ModelDefinition, schema: Schema, max_len: int) -> list[float]:
+    """`flops_per_example` of a looped model inferred with 0, 1, ... n loops."""
+    depths = range(definition.loops().trained + 1)
+    at_depth = (dataclasses.replace(definition, inferred_loops=depth) for depth in depths)
+    return [model.flops_per_example(schema, max_len) for model in at_depth]
+
+
+def _loops(definition: ModelDefinition, schema: Schema, max_len: int) -> dict[str, Any]:
+    """What a looped model adds: the loops of its headline, those it was trained with, and FLOPs by depth."""
+    loops = definition.loops()
+    if loops is None:
+        return {}
+    return {
+        "inferred_loops": loops.inferred,
+        "loops_trained": loops.trained,
+        "flops_by_loops": flops_by_loops(definition, schema, max_len),
     }
