@@ -18,7 +18,8 @@ def test_each_row_is_the_example_of_one_candidate(across_time):
     rows, flat = one_candidate_per_row(embedding.gather(_LOOKUPS, tables, batch), batch)
     jax.tree.map(np.testing.assert_array_equal, rows, embedding.gather(_LOOKUPS, tables, flat))
     for candidate in range(3):
-        alone, mine = single_example(batch, candidate), jax.tree.map(lambda x: x[candidate::3], flat)
+        alone = single_example(batch, candidate)
+        mine = jax.tree.map(lambda x, start=candidate: x[start::3], flat)
         seen = np.asarray(alone.history_mask)
         np.testing.assert_array_equal(mine.history_mask, seen)
         for name in batch.history:
