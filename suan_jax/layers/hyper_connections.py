@@ -56,9 +56,7 @@ class HyperConnection(nn.Module):
         if streams == 1:
             return h[..., 0, :], lambda y: h + y.astype(jnp.float32)[..., None, :]
 
-        def param(
-            name: str, init: Callable, axes: tuple[str | None, ...], shape: tuple[int, ...]
-        ) -> jax.Array:
+        def param(name: str, init: Initializer, axes: Axes, shape: tuple[int, ...]) -> jax.Array:
             return self.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
 
         # Vectors, whatever their meaning: a matrix would take weight decay.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from suan_jax.layers.attention import MASKED, attention
 
@@ -52,6 +53,6 @@ def prefix_attention(
     return jnp.concatenate(parts, axis=1)
 
 
-def prefix_pairs(sequence: float, groups: int, group: int) -> float:
+def prefix_pairs(sequence: np.ndarray | int, groups: int, group: int) -> np.ndarray | int:
     """Pairs of tokens that `prefix_attention` scores in a row; each costs 2·D multiply-adds."""
     return sequence**2 + groups * group * (sequence + group)

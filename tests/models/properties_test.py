@@ -16,6 +16,7 @@ from suan_jax.models.can import Can
 from suan_jax.models.din import Din
 from suan_jax.models.eta import Eta
 from suan_jax.models.hstu import Hstu
+from suan_jax.models.loopctr import LoopCtr, StackCtr
 from suan_jax.models.sim import HardSim, SoftSim
 from suan_jax.models.suan import Suan
 from suan_jax.models.twin import Twin
@@ -48,6 +49,14 @@ CASES = {
     "can_dnn": Can(head=(8,), base="dnn"),
     "hstu": Hstu(head=(8,), layers=2),
     "hstu_no_position": Hstu(head=(8,), layers=2, absolute_position=False),
+    "loopctr": LoopCtr(head=(8,), width=16, trained_loops=2, inferred_loops=2),
+    "loopctr_plain": LoopCtr(
+        head=(8,), width=16, trained_loops=1, inferred_loops=1, streams=1, experts=1, remat=True
+    ),
+    "loopctr_queries": LoopCtr(
+        head=(8,), width=16, trained_loops=1, inferred_loops=1, streams=3, top_k=2, queries=2, recent=3
+    ),
+    "stackctr": StackCtr(head=(8,), width=16, trained_loops=2, inferred_loops=2),
     "suan": Suan(head=(8,)),
     "suan_all": Suan(head=(8,), pool="all", width=24, batch_norm_logit=True),
     "suan_causal": Suan(head=(8,), pool="causal", absolute_position=False),
