@@ -10,7 +10,7 @@ from suan_jax.config import Config, ModelConfig
 from suan_jax.config_check import leaves
 from suan_jax.data.prepare_store import prepare_store
 from suan_jax.models import registered
-from suan_jax.studies import CompareConfig
+from suan_jax.studies import CompareConfig, SweepConfig
 from tests.readme import ROOT, TEXT, block, blocks
 
 _COMMANDS = [line for text in blocks("sh") for line in text.splitlines() if "launch/" in line]
@@ -72,7 +72,8 @@ def test_commands_are_well_formed(command, tmp_path, monkeypatch):
         (tmp_path / "mean_pool.py").write_text(block("python", "class MeanPool"))
         (tmp_path / "configs").symlink_to(ROOT / "configs")
         monkeypatch.chdir(tmp_path)
-        config_file.load_config(flags, CompareConfig if "CompareConfig" in source else Config)
+        kind = next((kind for kind in (CompareConfig, SweepConfig) if kind.__name__ in source), Config)
+        config_file.load_config(flags, kind)
 
 
 def test_the_table_of_configs_names_their_arguments():

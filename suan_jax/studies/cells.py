@@ -62,6 +62,11 @@ def _holder(config: Any, name: str) -> tuple[Any, str]:
     return functools.reduce(getattr, path, config), last
 
 
+def folder(name: str) -> str:
+    """A name that any file system takes, for what is called `name`."""
+    return "".join(letter if letter.isalnum() or letter in "_.,=+-" else "_" for letter in name)
+
+
 def run_cells(cells: Iterable[Cell], directory: Path) -> tuple[dict[str, dict], dict[str, str]]:
     """Trains cells one after another; those that have finished are not run again.
 

@@ -12,7 +12,7 @@ import numpy as np
 from suan_jax.errors import UserError, nearest
 from suan_jax.evaluation.metrics import auc_difference
 from suan_jax.files import read_json
-from suan_jax.studies.cells import Cell, run_cells, with_fields
+from suan_jax.studies.cells import Cell, folder, run_cells, with_fields
 from suan_jax.studies.compare_config import CompareConfig
 from suan_jax.training.workdir import SCORES
 
@@ -76,18 +76,13 @@ def _check(config: CompareConfig, only: Collection[str]) -> None:
         raise UserError("config.learning_rates is empty, expected at least one learning rate")
 
 
-def _folder(entry: str) -> str:
-    """A name of directories for an entry."""
-    return "".join(letter if letter.isalnum() or letter in "_.-" else "_" for letter in entry)
-
-
 def _tuning_cells(config: CompareConfig, entry: str) -> list[Cell]:
     """One cell per learning rate, or none where there is nothing to choose."""
     if len(config.learning_rates) == 1 or _RATE in config.entries[entry]:
         return []
     fields = {**config.entries[entry], **_TUNING}
     return [
-        Cell(f"tuning/{_folder(entry)}/{rate:g}", with_fields(config, {**fields, _RATE: rate}))
+        Cell(f"tuning/{folder(entry)}/{rate:g}", with_fields(config, {**fields, _RATE: rate}))
         for rate in config.learning_rates
     ]
 
@@ -110,7 +105,7 @@ def _final_cells(config: CompareConfig, entry: str, rate: float | None) -> list[
         return []
     fields = {**config.entries[entry], _RATE: rate, "train.save_scores": True}
     return [
-        Cell(f"seeds/{_folder(entry)}/{seed}", with_fields(config, {**fields, "train.seed": seed}))
+        Cell(f"seeds/{folder(entry)}/{seed}", with_fields(config, {**fields, "train.seed": seed}))
         for seed in range(config.seeds)
     ]
 

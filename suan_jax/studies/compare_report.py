@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 from suan_jax.files import write_bytes
 from suan_jax.notice import notice
 from suan_jax.studies.compare import Comparison
+from suan_jax.studies.runs import csv_text
 from suan_jax.table import print_table
 
 _HEADER = (
@@ -21,7 +20,7 @@ _HEADER = (
 def write_comparison(comparison: Comparison, workdir: Path) -> None:
     """Writes compare.csv, compare.md and, where matplotlib is installed, compare.png and compare.svg."""
     if comparison.rows:
-        write_bytes(workdir / "compare.csv", _csv(comparison.rows).encode())
+        write_bytes(workdir / "compare.csv", csv_text(comparison.rows).encode())
         write_bytes(workdir / "compare.md", markdown(comparison).encode())
         _draw(comparison, workdir)
 
@@ -42,14 +41,6 @@ def markdown(comparison: Comparison) -> str:
     lines = [_HEADER, rule, *(_cells(row) for row in comparison.rows)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"{table}\n\n{_legend(comparison)}\n"
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _legend(comparison: Comparison) -> str:

@@ -1,0 +1,42 @@
+"""Runs every cell of a sweep, each a training job in a work directory of its own, and writes runs.csv.
+
+    python launch/sweep.py --config=FILE[:key=value,...] [--workdir=DIR] [--part=I --parts=N]
+
+The same command again runs what has not finished; a failed cell is reported and does not stop the rest. A
+scheduler runs shares of the cells side by side, one --part each.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from suan_jax import cli, config_file
+from suan_jax.errors import UserError
+from suan_jax.studies import SweepConfig, sweep
+from suan_jax.table import print_table
+
+_CONFIG = config_file.define_config(SweepConfig)
+_WORKDIR = flags.DEFINE_string("workdir", "", "work directory; runs/NAME_OF_THE_CONFIG if not given")
+_PART = flags.DEFINE_integer("part", 0, "which share of the cells to run, from 0")
+_PARTS = flags.DEFINE_integer("parts", 1, "number of shares")
+
+_COLUMNS = ("cell", "model", "grade", "max_len", "train_fraction", "params_body", "auc", "auc_se", "log_loss")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Sweeps and prints."""
+    del argv
+    workdir = Path(_WORKDIR.value) if _WORKDIR.value else config_file.default_workdir()
+    result = sweep(_CONFIG.value, workdir, _PART.value, _PARTS.value)
+    rows = [[row.get(name) for name in _COLUMNS] for row in result.rows]
+    print_table(f"{workdir}/runs.csv", _COLUMNS, rows)
+    if result.unfinished:
+        print(f"not finished: {', '.join(result.unfinished)}")
+    if result.failures:
+        names = ", ".join(result.failures)
+        raise UserError(f"{len(result.failures)} cells failed ({names}): repeat the command to try again")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,85 @@
+"""Runs every cell of a sweep and writes one row for each that has finished."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from suan_jax.errors import UserError
+from suan_jax.files import read_json, write_bytes
+from suan_jax.studies.cells import Cell, folder, run_cells, with_fields
+from suan_jax.studies.runs import csv_text, points
+from suan_jax.studies.sweep_config import Fields, SweepConfig
+
+_CELLS = "cells/"  # folder of the cells in the sweep's work directory
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What a sweep has so far.
+
+    Attributes:
+      rows: one per finished cell, as in runs.csv.
+      failures: name of a cell to what befell it.
+      unfinished: names of the cells without a row.
+    """
+
+    rows: list[dict[str, Any]]
+    failures: dict[str, str]
+    unfinished: list[str]
+
+
+def cells(config: SweepConfig) -> list[Cell]:
+    """The cells of a sweep; a cell's name says how it differs, such as "grade=2,seed=0".
+
+    Raises:
+      UserError: if there are none, two are alike, or a field or a value of one is not right.
+    """
+    if not config.cells:
+        raise UserError("config.cells is empty, expected at least one cell")
+    result = [Cell(_CELLS + _name(fields), with_fields(config, fields)) for fields in config.cells]
+    seen: set[str] = set()
+    for cell in result:
+        if cell.name in seen:
+            raise UserError(f"config.cells has {cell.name.removeprefix(_CELLS)} twice, expected each once")
+        seen.add(cell.name)
+    return result
+
+
+def _name(fields: Fields) -> str:
+    """Last names where they tell the fields apart, dotted ones elsewhere."""
+    last = [name.rpartition(".")[2] for name in fields]
+    short = {name: end if last.count(end) == 1 else name for name, end in zip(fields, last, strict=True)}
+    return folder(",".join(f"{short[name]}={value}" for name, value in fields.items()) or "base")
+
+
+def sweep(config: SweepConfig, workdir: Path, part: int = 0, parts: int = 1) -> Sweep:
+    """Runs the cells that have not finished, one after another, and writes runs.csv.
+
+    Args:
+      config: the sweep.
+      workdir: where its cells live; the same call again goes on.
+      part: which share of the cells to run, of `parts`: a scheduler's array index. runs.csv holds whatever
+        has finished, in all of them.
+      parts: number of shares.
+
+    Raises:
+      UserError: if the config is not right.
+      Preempted: after SIGTERM.
+    """
+    if not 0 <= part < parts:
+        raise UserError(f"--part is {part} of --parts={parts}, expected 0 to {parts - 1}")
+    every = cells(config)
+    _, failures = run_cells(every[part::parts], workdir)
+    rows, unfinished = [], []
+    for cell in every:
+        name, path = cell.name.removeprefix(_CELLS), workdir / cell.name / "summary.json"
+        if path.exists():
+            labels = {"sweep": workdir.name, "cell": name, "rule": config.rule}
+            rows += [{**labels, **point} for point in points(read_json(path))]
+        else:
+            unfinished.append(name)
+    if rows:
+        write_bytes(workdir / "runs.csv", csv_text(rows).encode())
+    return Sweep(rows, failures, unfinished)
