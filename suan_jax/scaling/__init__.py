@@ -1,0 +1,1 @@
+"""Scaling laws: forms, fits, what they may be trusted for."""
