@@ -5,7 +5,7 @@
 
 Claim (to be checked): every model's AUC rises with data, and that of SUAN rises fastest.
 
-Cost: 48 runs, half of them as long as one of configs/suan.py or more, in proportion to users.
+Cost: 48 runs, on average half as long as one of configs/suan.py, in proportion to users.
 """
 
 from suan_jax.config import DataConfig, SyntheticConfig, TrainConfig
