@@ -24,6 +24,7 @@ from suan_jax.evaluation import metrics
 _SAMPLE = 200_000  # examples that a gate is fitted on
 _CHUNK = 100_000  # examples whose features are held at once
 _KNOTS = np.linspace(0.1, 0.9, 9)  # quantiles
+_CANDIDATES = 200  # thresholds to choose from
 _SHUFFLES = 5
 
 
@@ -94,11 +95,19 @@ def stop_depth(scores: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def thresholds(scores: np.ndarray, points: int = 21) -> np.ndarray:
-    """Thresholds from "nobody stops early" to "all as soon as possible", ascending: quantiles of scores."""
+    """Thresholds at evenly spaced mean depths, ascending: from −∞, nobody stops early, to ∞, all at once.
+
+    Args:
+      scores: (D − 1, N) of the split that they are chosen on.
+      points: thresholds, at most.
+    """
     finite = scores[np.isfinite(scores)]
     if not finite.size:  # the change rule of a single loop
-        return np.zeros(1)
-    return np.unique([*np.quantile(finite, np.linspace(0, 1, points)), np.nextafter(finite.max(), np.inf)])
+        return np.array([-np.inf])
+    candidates = np.array([-np.inf, *np.quantile(finite, np.linspace(0, 1, _CANDIDATES)), np.inf])
+    means = np.array([stop_depth(scores, threshold).mean() for threshold in candidates])
+    targets = np.linspace(means[0], means[-1], points)
+    return np.unique(candidates[np.abs(means - targets[:, None]).argmin(axis=1)])
 
 
 def curve(
