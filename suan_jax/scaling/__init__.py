@@ -1,1 +1,5 @@
-"""Scaling laws: forms, fits, what they may be trusted for."""
+"""Scaling laws: fitted, with intervals, and with what they may be trusted for."""
+
+from suan_jax.scaling.laws import Estimate, Law, fit
+
+__all__ = ["Estimate", "Law", "fit"]

@@ -1,9 +1,9 @@
 """Fits a form to points: many fits at once, each to its own optimum.
 
 The minimiser is a damped Gauss-Newton method on exact slopes, run on R weightings of the points together: a
-grid of starts, resamples of a bootstrap and points of a profile are each one call. It stops where a step can no
-longer lower the objective in double precision, not at a default tolerance: a published fit that stopped early
-printed wrong exponents (Besiroglu et al. 2024, arXiv 2404.10102).
+grid of starts, resamples of a bootstrap and points of a profile are each one call. It stops where a step can
+no longer lower the objective in double precision, not at a default tolerance: a published fit that stopped
+early printed wrong exponents (Besiroglu et al. 2024, arXiv 2404.10102).
 """
 
 from __future__ import annotations

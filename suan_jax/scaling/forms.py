@@ -1,8 +1,9 @@
 """Forms that a scaling law may take: curves, their slopes, and starts for a fit.
 
 Every form is written for a quantity z that falls with scale: a loss itself, or 1 − AUC. A rising AUC law
-E − A/x^α is the falling law (1 − E) + A/x^α of 1 − AUC. Inside a fit, coefficients are logarithms, which keeps
-them positive, and sizes are divided by their geometric mean, so that E, A and α are not told apart by rounding.
+E − A/x^α is the falling law (1 − E) + A/x^α of 1 − AUC. Inside a fit, coefficients are logarithms, which
+keeps them positive, and sizes are divided by their geometric mean, so that A and α are not told apart by
+rounding.
 
 Shapes: R fits at once, n points, k columns of x, p parameters.
 """
@@ -167,10 +168,11 @@ class Logarithm(Form):
 
 
 def coefficients(z: np.ndarray, terms: np.ndarray) -> np.ndarray:
-    """Logarithms of the coefficients (1 + m,) ≥ 0 of a constant and m terms (m, n), by relative least squares.
+    """Logarithms of the coefficients (1 + m,) ≥ 0 of a constant and m terms (m, n), by relative squares.
 
-    For fixed exponents a power law is linear in its coefficients, so that this is a non-negative least-squares
-    problem with one solution. Zeros are raised to a small number, as their logarithm has no slope to leave by.
+    For fixed exponents a power law is linear in its coefficients, so that this is a non-negative
+    least-squares problem with one solution. Zeros are raised to a small number, as their logarithm has no
+    slope to leave by.
     """
     design = np.stack([np.ones_like(z), *terms], -1)
     found, _ = nnls(design / z[:, None], np.ones_like(z))

@@ -1,0 +1,161 @@
+"""How far a fit's numbers may be off: a bootstrap over configurations, and profiles of the objective.
+
+The bootstrap draws configurations with replacement, so that the seeds of one stay together, and fits again.
+With few of them it is not to be relied on: a draw of 8 sizes has 5 different ones, often without the largest
+or the smallest. A profile holds one parameter, fits the others, and moves it until the objective has risen by
+what Student's t allows for the degrees of freedom, configurations less parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from scipy.stats import t as student
+
+from suan_jax.scaling.fitting import HUBER_DELTA, Problem, minimise
+
+LEVEL = 0.95
+_CHUNK = 100
+_MAX_MOVES = 60
+_BISECTIONS = 24
+
+
+def bootstrap(
+    problem: Problem,
+    theta: np.ndarray,
+    resamples: int,
+    seed: int,
+    advance: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Parameters of fits to resampled configurations, (resamples, p).
+
+    A draw with fewer different sizes than the form has parameters determines nothing and is drawn again.
+
+    Args:
+      problem: the fit.
+      theta: its parameters (p,), where each fit starts.
+      resamples: how many.
+      seed: of the draws.
+      advance: called with the number of fits after each of several parts.
+    """
+    random = np.random.default_rng(seed)
+    group = problem.points.group
+    count = group.max() + 1
+    found = []
+    for first in range(0, resamples, _CHUNK):
+        part = min(_CHUNK, resamples - first)
+        draws = np.stack([_draw(random, count, problem) for _ in range(part)])
+        found.append(minimise(problem, np.tile(theta, (part, 1)), draws[:, group].astype(float)))
+        if advance:
+            advance(part)
+    return np.concatenate(found)
+
+
+def _draw(random: np.random.Generator, count: int, problem: Problem) -> np.ndarray:
+    """How often each of `count` configurations is drawn."""
+    while True:
+        drawn = random.multinomial(count, np.full(count, 1 / count))
+        different = np.unique(problem.features.T[drawn[problem.points.group] > 0], axis=0)
+        if len(different) >= len(problem.form.parameters):
+            return drawn
+
+
+def percentiles(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the 95 % interval of each column of samples (R, m), both (m,)."""
+    low, high = np.percentile(samples, [50 * (1 - LEVEL), 50 * (1 + LEVEL)], axis=0)
+    return low, high
+
+
+def allowed_rise(problem: Problem, theta: np.ndarray) -> float:
+    """How far the objective may rise above its optimum `theta` (p,) within the 95 % interval.
+
+    Half the square of Student's t times the variance of ρ' over the mean of ρ'', with the variance taken
+    between configurations, so that seeds do not pass for sizes. For squares this is the usual interval for an
+    unknown variance; for Huber's ρ, the mean of ρ'' is that of normal residuals of the same spread.
+    """
+    group = problem.points.group
+    freedom = group.max() + 1 - len(theta)
+    if freedom < 1:
+        return math.inf
+    residuals = problem.residuals(theta[None])[0][0]
+    pull = problem.bend(residuals)[1] * residuals
+    between = (np.bincount(group, pull) ** 2 / np.bincount(group)).sum() / freedom
+    if not problem.points.rising:
+        spread = (
+            1.4826 * np.median(np.abs(residuals)) * math.sqrt(len(residuals) / (len(residuals) - len(theta)))
+        )
+        between /= math.erf(HUBER_DELTA / math.sqrt(2) / spread) if spread else 1.0
+    return 0.5 * between * student.ppf((1 + LEVEL) / 2, freedom) ** 2
+
+
+def profile(problem: Problem, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the profile interval of each parameter as people write it, both (p,).
+
+    An end that the objective never reaches is that of the parameter's range: E at 0 (1 for an AUC), A at 0 or
+    infinity.
+    """
+    size = len(theta)
+    rise = allowed_rise(problem, theta)
+    to_natural = problem.form.unscaled(problem.units)
+    to_theta = np.linalg.inv(to_natural)
+    limit = float(problem.objective(theta[None])[0]) + rise
+    # A batch of 2p: each parameter, downwards and upwards.
+    index = np.repeat(np.arange(size), 2)
+    sign = np.tile([-1.0, 1.0], size)
+    free = np.stack([np.delete(to_theta, held, axis=1) for held in index])
+    along, width = _valley(problem, theta, to_theta, rise)
+    along = along[:, index].T * sign[:, None]
+
+    def hold(distance: np.ndarray, rows: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Fits with parameters `distance` away, from a start that is there already."""
+        found = minimise(problem, start, free=free[rows])
+        return found, problem.objective(found)
+
+    inner, outer = np.zeros(2 * size), np.full(2 * size, np.inf)
+    inside = np.tile(theta, (2 * size, 1))
+    step = 0.5 * width[index]
+    rows = np.arange(2 * size)
+    for _ in range(_MAX_MOVES):
+        if not len(rows) or not np.isfinite(rise):
+            break
+        distance = inner[rows] + step[rows]
+        found, height = hold(distance, rows, inside[rows] + along[rows] * step[rows, None])
+        over = height > limit
+        outer[rows[over]] = distance[over]
+        below = rows[~over]
+        inner[below], inside[below] = distance[~over], found[~over]
+        step[below] *= 1.25
+        rows = below
+    rows = np.flatnonzero(np.isfinite(outer))
+    for _ in range(_BISECTIONS):
+        middle = (inner[rows] + outer[rows]) / 2
+        found, height = hold(middle, rows, inside[rows] + along[rows] * (middle - inner[rows])[:, None])
+        over = height > limit
+        outer[rows[over]] = middle[over]
+        inner[rows[~over]], inside[rows[~over]] = middle[~over], found[~over]
+    ends = (to_natural @ theta)[index] + sign * np.where(np.isfinite(outer), inner, np.inf)
+    return _written(problem, ends.reshape(size, 2))
+
+
+def _valley(problem, theta, to_theta, rise) -> tuple[np.ndarray, np.ndarray]:
+    """Where the optimum moves per unit of each parameter, columns of (p, p), and how far it may, (p,)."""
+    residuals, slopes = problem.residuals(theta[None])
+    slopes = slopes[0] @ to_theta
+    curvature = sum(problem.bend(residuals)) / 2
+    scale = np.sqrt((curvature[0][:, None] * slopes**2).sum(0)) + 1e-300
+    scaled = slopes / scale
+    covariance = np.linalg.pinv((curvature[0][:, None] * scaled).T @ scaled, rcond=1e-12)
+    covariance /= scale[:, None] * scale
+    width = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
+    reach = math.sqrt(2 * rise) if math.isfinite(rise) else 1.0
+    along = to_theta @ (covariance / width**2)
+    return along, np.maximum(width * reach, 1e-12)
+
+
+def _written(problem: Problem, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals (p, 2) of unscaled parameters as people write them."""
+    with np.errstate(over="ignore"):
+        written = problem.form.values(ends.T, problem.points.rising)
+    return written.min(0), written.max(0)
