@@ -61,17 +61,22 @@ def checked_points(
     return Points(x, y, y_se, group, bool(rising))
 
 
+def usable(form: Form, column: int, values: np.ndarray) -> np.ndarray:
+    """Which values (n,) of a column of x a form can take: positive ones."""
+    # A model may have no parameters of one of the two kinds.
+    least = values >= 0 if form is LOOPS and column < 2 else values > 0
+    return np.isfinite(values) & least
+
+
 def _check_numbers(form: Form, x: np.ndarray, y: np.ndarray) -> None:
     for index, value in enumerate(y):
         if not np.isfinite(value):
             raise UserError(f"y[{index}] is {value}, expected a finite number")
-    for (index, column), value in np.ndenumerate(x):
-        # A model may have no parameters of one of the two kinds.
-        enough = value >= 0 if form is LOOPS and column < 2 else value > 0
-        if not np.isfinite(value) or not enough:
-            raise UserError(
-                f"x[{index}] has {value} in {form.columns[column]}, expected a positive finite number"
-            )
+    for column, name in enumerate(form.columns):
+        right = usable(form, column, x[:, column])
+        if not right.all():
+            index = int(np.argmin(right))
+            raise UserError(f"x[{index}] has {x[index, column]} in {name}, expected a positive finite number")
     if form is LOOPS and (x[:, :2].sum(1) == 0).any():
         raise UserError("x has a point of neither once nor recurrent parameters, expected some of either")
 

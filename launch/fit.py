@@ -1,0 +1,38 @@
+"""Fits a scaling law to runs, with intervals, rivals and held-out predictions, and draws it.
+
+    python launch/fit.py --runs=DIR_OR_CSV --out=DIR --x=COLUMN --y=COLUMN --form=power|log|chinchilla|loops
+
+Runs are the rows of a CSV file, of a sweep's runs.csv, or the summary.json of all work directories below a
+directory. Forms: power is E - A/x^alpha of an AUC, E + A/x^alpha of a loss; log is c + k ln x; chinchilla
+adds B/D^beta and takes --x=N,D; loops has the size N_once + loops^phi N_recurrent and takes
+--x=ONCE,RECURRENT,LOOPS. A column may also be an expression of columns in SQL, and --where is a condition in
+SQL. Writes fit.json, fit.png and fit.svg.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from suan_jax import cli
+from suan_jax.scaling.forms import FORMS
+from suan_jax.scaling.report import fit_runs, print_report, write_report
+
+_RUNS = flags.DEFINE_string("runs", None, "CSV file, or directory of runs", required=True)
+_OUT = flags.DEFINE_string("out", None, "directory for fit.json, fit.png and fit.svg", required=True)
+_X = flags.DEFINE_string("x", None, "column of sizes; several, separated by commas", required=True)
+_Y = flags.DEFINE_string("y", None, "column of what was measured, such as auc or log_loss", required=True)
+_FORM = flags.DEFINE_enum("form", "power", list(FORMS), "form of the law: " + ", ".join(FORMS))
+_WHERE = flags.DEFINE_string("where", "", "condition that runs must meet, such as model = 'suan'")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Fits, prints and writes."""
+    del argv
+    report = fit_runs(Path(_RUNS.value), _X.value, _Y.value, _FORM.value, _WHERE.value)
+    print_report(report)
+    write_report(report, Path(_OUT.value))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,179 @@
+"""A law as people and programs read it: on a terminal, as fit.json, and as a figure."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from suan_jax.errors import UserError
+from suan_jax.files import read_json, write_json
+from suan_jax.notice import notice
+from suan_jax.progress import progress
+from suan_jax.scaling.forms import FORMS
+from suan_jax.scaling.laws import RESAMPLES, Law, fit
+from suan_jax.scaling.runs import RunPoints, read_points
+from suan_jax.table import print_table
+
+_LOSSES = ("loss", "ne")  # endings of columns that fall with scale
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A law of runs.
+
+    Attributes:
+      law: what was fitted.
+      x: names of the columns of x.
+      y: name of the column of y.
+      excluded: what was left out, and why.
+      warnings: the law's, and those about the runs.
+    """
+
+    law: Law
+    x: list[str]
+    y: str
+    excluded: list[dict[str, Any]]
+    warnings: list[str]
+
+
+def fit_runs(runs: Path, x: str, y: str, form: str, where: str = "") -> Report:
+    """Fits a law to runs.
+
+    Args:
+      runs: a CSV file, a sweep's work directory, or a directory with work directories in it.
+      x: columns, or SQL expressions of them, separated by commas.
+      y: column; one that ends in "auc" rises with scale, one that ends in "loss" or "ne" falls, others do as
+        their points do.
+      form: of `suan_jax.scaling.fit`.
+      where: a condition in SQL that runs must meet.
+
+    Raises:
+      UserError: if the runs are not right, or the fit is degenerate.
+    """
+    names = [name.strip() for name in x.split(",")]
+    points: RunPoints = read_points(runs, FORMS[form], names, y, where)
+    rising = True if y.endswith("auc") else False if y.endswith(_LOSSES) else None
+    with progress(RESAMPLES, "bootstrap") as bar:
+        law = fit(points.x, points.y, form, points.y_se, rising=rising, advance=bar.advance)
+    return Report(law, names, y, points.excluded, points.warnings + law.warnings)
+
+
+def equation(law: Law) -> str:
+    """The law in symbols, such as "E - A/x^alpha"."""
+    sign = "-" if law.rising else "+"
+    return {
+        "power": f"E {sign} A/x^alpha",
+        "log": "c + k ln x",
+        "chinchilla": f"E {sign} A/N^alpha {sign} B/D^beta",
+        "loops": f"E {sign} A/(N_once + r^phi N_rec)^alpha",
+    }[law.form]
+
+
+def print_report(report: Report) -> None:
+    """Prints parameters, rivals, and what to keep in mind."""
+    law = report.law
+    print_table(
+        f"{report.y} = {equation(law)} of {', '.join(report.x)}: {len(law.points.y)} points",
+        ("parameter", "value", "low", "high", "bootstrap", "profile"),
+        [
+            [name, each.value, each.low, each.high, _interval(each.bootstrap), _interval(each.profile)]
+            for name, each in law.parameters.items()
+        ],
+    )
+    own = {"form": law.form, "r2": law.r2, "aic": law.aic, "held_out": law.held_out}
+    print_table(
+        "\nbeside its rivals; the held-out error is of the largest sizes, predicted from the others",
+        ("form", "R2", "AIC", "held-out RMSE"),
+        [_judged(rival) for rival in (own, *law.rivals)],
+    )
+    print(f"\nsum of the objective {law.objective:.9g}; intervals are of 95 %")
+    if law.preferred:
+        print(f"the {law.preferred} form fits best and predicts best")
+    else:
+        print("no form is preferred")
+    for each in report.excluded:
+        print(f"excluded: {each['runs']} runs, {each['why']}")
+    for sentence in report.warnings:
+        print(f"note: {sentence}")
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return f"{ends[0]:.5g} to {ends[1]:.5g}"
+
+
+def _judged(form: dict[str, Any]) -> list[Any]:
+    if "refused" in form:
+        return [form["form"], None, None, None]
+    return [form["form"], form["r2"], form["aic"], (form["held_out"] or {}).get("rmse")]
+
+
+def write_report(report: Report, out: Path) -> None:
+    """Writes fit.json and, where matplotlib is installed, fit.png and fit.svg.
+
+    Raises:
+      UserError: if they cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the directory {out}: {error.strerror}") from error
+    write_json(out / "fit.json", as_json(report))
+    try:
+        from suan_jax.scaling import figure
+    except ImportError:
+        notice("no figure is drawn, as matplotlib is not installed: pip install 'suan-jax[figures]'")
+        return
+    figure.draw(report, out)
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The content of fit.json; its points are enough to fit the law again."""
+    law, points = report.law, report.law.points
+    return {
+        "form": law.form,
+        "equation": equation(law),
+        "x": report.x[0] if len(report.x) == 1 else report.x,
+        "y": report.y,
+        "rising": law.rising,
+        "parameters": {name: dataclasses.asdict(each) for name, each in law.parameters.items()},
+        "objective": law.objective,
+        "r2": law.r2,
+        "aic": law.aic,
+        "held_out": law.held_out,
+        "rivals": law.rivals,
+        "preferred": law.preferred,
+        "excluded": report.excluded,
+        "warnings": report.warnings,
+        "points": {
+            "x": points.x.tolist(),
+            "y": points.y.tolist(),
+            "y_se": None if points.y_se is None else points.y_se.tolist(),
+            "group": points.group.tolist(),
+        },
+    }
+
+
+def read_report(path: Path) -> Report:
+    """Reads a fit.json: the law is fitted again to the points that it holds, and comes out the same.
+
+    Raises:
+      UserError: if the file is no fit.json.
+    """
+    content = read_json(path)
+    try:
+        points = content["points"]
+        law = fit(
+            np.array(points["x"], float),
+            np.array(points["y"], float),
+            content["form"],
+            points["y_se"],
+            points["group"],
+            rising=content["rising"],
+        )
+        names = content["x"] if isinstance(content["x"], list) else [content["x"]]
+        return Report(law, names, content["y"], content["excluded"], content["warnings"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is no fit.json: {error} is missing or not right") from error

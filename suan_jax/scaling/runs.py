@@ -1,0 +1,168 @@
+"""Points for a law, read from runs: a table of them, or the summaries that they left."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from suan_jax.errors import UserError, nearest
+from suan_jax.files import read_json
+from suan_jax.scaling.checks import usable
+from suan_jax.scaling.forms import Form
+from suan_jax.studies.runs import points as points_of
+
+_SETTINGS = ("model", "max_len", "train_fraction", "loops_trained", "loops_inferred")
+_RUN = "_run"  # what errors call a row
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPoints:
+    """What runs say about y at x.
+
+    Attributes:
+      x: (n, k).
+      y: (n,).
+      y_se: standard errors of y, (n,); None where the runs do not have them.
+      excluded: what was left out: {"runs", "why"}.
+      warnings: sentences about what is fitted together.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    y_se: np.ndarray | None
+    excluded: list[dict[str, Any]]
+    warnings: list[str]
+
+
+def read_points(path: Path, form: Form, x: Sequence[str], y: str, where: str = "") -> RunPoints:
+    """Reads x and y of runs.
+
+    Args:
+      path: a table as CSV; a sweep's work directory with runs.csv; or a directory of work directories.
+      form: what will be fitted.
+      x: columns, or SQL expressions of columns such as 'examples * max_len'.
+      y: a column or an expression; of a column y, standard errors are taken from y_se where that exists.
+      where: a condition in SQL, such as "model = 'suan' AND max_len = 100"; runs that do not meet it are left
+        out. All are taken if empty.
+
+    Raises:
+      UserError: if there are no runs, a column is missing or holds something else than it should.
+    """
+    if len(x) != len(form.columns):
+        raise UserError(
+            f"--x={','.join(x)} names {len(x)} columns, expected {len(form.columns)} for --form={form.name}: "
+            f"{', '.join(form.columns)}"
+        )
+    table = _table(path)
+    excluded, warnings = [], []
+    if where:
+        kept = _where(table, where, path)
+        excluded += _excluded(len(table) - len(kept), f"not {where}")
+        table = kept
+    for name in (*x, y):
+        values = _numbers(table, name, path)
+        excluded += _excluded(values.null_count(), f"no {name}")
+        table = table.filter(values.is_not_null())
+    columns = [_checked(table, name, path, form, index) for index, name in enumerate(x)]
+    measured = _checked(table, y, path)
+    errors = f"{y}_se"
+    y_se = None
+    if errors in table.columns:
+        known = _numbers(table, errors, path)
+        if known.null_count() == 0:
+            y_se = known.to_numpy()
+        elif known.null_count() < len(known):
+            warnings.append(f"some runs have no {errors}, so that points are not weighted")
+    x_nk = np.stack(columns, -1) if len(table) else np.empty((0, len(x)))
+    return RunPoints(x_nk, measured, y_se, excluded, warnings + _mixed(table, x_nk, x))
+
+
+def _excluded(count: int, why: str) -> list[dict[str, Any]]:
+    return [{"runs": count, "why": why}] if count else []
+
+
+def _table(path: Path) -> pl.DataFrame:
+    """All runs, a row each, and what errors call it."""
+    if path.is_dir() and (path / "runs.csv").exists():
+        path = path / "runs.csv"
+    if path.is_dir():
+        found = sorted(path.rglob("summary.json"))
+        if not found:
+            raise UserError(f"{path} holds neither runs.csv nor a work directory with summary.json")
+        rows = [{_RUN: str(run.parent), **row} for run in found for row in points_of(read_json(run))]
+        return pl.DataFrame(rows, infer_schema_length=None, strict=False)
+    if not path.exists():
+        raise UserError(f"{path} does not exist, expected a CSV file or a directory of runs")
+    try:
+        table = pl.read_csv(path, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UserError(f"{path} is not a table in CSV: {str(error).splitlines()[0]}") from error
+    return table.with_row_index(_RUN, 1).with_columns(pl.format("row {}", _RUN).alias(_RUN))
+
+
+def _where(table: pl.DataFrame, condition: str, path: Path) -> pl.DataFrame:
+    try:
+        return table.filter(pl.sql_expr(condition))
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--where={condition} is no condition on the columns of {path}: {reason}") from error
+
+
+def _numbers(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
+    """A column, or an expression, as float64; missing cells are null."""
+    if name in table.columns:
+        column = table[name]
+        numbers = column.cast(pl.Float64, strict=False)
+        wrong = (numbers.is_null() & column.is_not_null()).arg_true()
+        if len(wrong):
+            raise UserError(
+                f"{path}: column {name!r}, {table[_RUN][wrong[0]]} is {column[wrong[0]]!r}, expected a number"
+            )
+        return numbers
+    known = [column for column in table.columns if column != _RUN]
+    if not set(name) & set('"()+-*/ '):
+        raise UserError(f"{path} has no column {name!r}, the nearest is {nearest(name, known)!r}")
+    try:  # as floats, as SQL would divide whole numbers without a remainder
+        floats = table.with_columns(pl.selectors.numeric().cast(pl.Float64))
+        return floats.select(pl.sql_expr(name).cast(pl.Float64).alias(name)).to_series()
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} has no column {name!r}, and it is no expression of columns either: {reason}"
+        ) from error
+
+
+def _checked(
+    table: pl.DataFrame, name: str, path: Path, form: Form | None = None, index: int = 0
+) -> np.ndarray:
+    """Finite numbers, and of a form's column those that it can take."""
+    values = _numbers(table, name, path).to_numpy()
+    right = np.isfinite(values) if form is None else usable(form, index, values)
+    if not right.all():
+        first = int(np.argmin(right))
+        expected = "a finite number" if form is None else "a positive finite number"
+        raise UserError(
+            f"{path}: column {name!r}, {table[_RUN][first]} is {values[first]:g}, expected {expected}: "
+            "--where leaves runs out"
+        )
+    return values
+
+
+def _mixed(table: pl.DataFrame, x: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Says where one law is asked of things that differ in more than x."""
+    found = []
+    if "model" in table.columns and table["model"].n_unique() > 1:
+        models = ", ".join(map(str, sorted(table["model"].unique().drop_nulls())))
+        found.append(f"points of several models ({models}) are fitted together")
+    point = np.unique(x, axis=0, return_inverse=True)[1].ravel() if len(x) else np.empty(0, int)
+    for name in _SETTINGS[1:]:
+        if name in table.columns and name not in names and table[name].n_unique() > 1:
+            pairs = set(zip(point.tolist(), table[name].to_list(), strict=True))
+            if len(pairs) > len(set(point.tolist())):
+                found.append(f"points of equal x differ in {name}")
+    return found
