@@ -123,7 +123,9 @@ def write_report(report: Report, out: Path) -> None:
     write_json(out / "fit.json", as_json(report))
     try:
         from suan_jax.scaling import figure
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
         notice("no figure is drawn, as matplotlib is not installed: pip install 'suan-jax[figures]'")
         return
     figure.draw(report, out)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from suan_jax.figures import figure, look
 from suan_jax.studies.depths import DepthStudy
-from suan_jax.studies.figures import figure, look
 
 _RULES = {"change": "stop on small change", "gate": "learned gate"}
 
