@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from suan_jax.errors import UserError, nearest
-from suan_jax.evaluation.metrics import auc_difference
+from suan_jax.evaluation.metrics import auc_difference, evaluate
 from suan_jax.files import read_json
 from suan_jax.studies.cells import Cell, folder, run_cells, with_fields
 from suan_jax.studies.compare_config import CompareConfig
 from suan_jax.training.workdir import SCORES
 
 _RATE = "optimizer.learning_rate"
+_Runs = dict[int, dict[str, Any]]  # seed to a summary and its scores
 _TUNING = {"data.train_on": "train", "train.final_split": "validation", "train.seed": 0}
 
 
@@ -29,12 +30,15 @@ class Comparison:
       failures: name of a cell to what befell it.
       missing: entries without a result.
       best_possible: AUC of the logits that the labels were drawn from, where the log knows it, else None.
+      loop_rows: one per looped entry and number of loops that it can be inferred with; as `rows`, and
+        loops_trained and loops_inferred.
     """
 
     rows: list[dict[str, Any]]
     failures: dict[str, str]
     missing: list[str]
     best_possible: float | None
+    loop_rows: list[dict[str, Any]]
 
 
 def compare(config: CompareConfig, workdir: Path, only: Collection[str] = ()) -> Comparison:
@@ -57,10 +61,16 @@ def compare(config: CompareConfig, workdir: Path, only: Collection[str] = ()) ->
     final = {entry: _final_cells(config, entry, rates[entry]) for entry in config.entries}
     _, more = run_cells([cell for entry in chosen for cell in final[entry]], workdir)
     results = {entry: _finished(final[entry], workdir) for entry in config.entries}
-    rows = [_row(config, entry, rates[entry], results) for entry in config.entries if results[entry]]
+    reference = results[config.reference]
+    rows = [_row(config, entry, rates[entry], runs, reference) for entry, runs in results.items() if runs]
+    loop_rows = [
+        row
+        for entry, runs in results.items()
+        for row in _loop_rows(config, entry, rates[entry], runs, reference)
+    ]
     missing = [entry for entry in config.entries if not results[entry]]
     best = [run["bayes_auc"] for runs in results.values() for run in runs.values() if "bayes_auc" in run]
-    return Comparison(rows, failures | more, missing, best[0] if best else None)
+    return Comparison(rows, failures | more, missing, best[0] if best else None, loop_rows)
 
 
 def _check(config: CompareConfig, only: Collection[str]) -> None:
@@ -115,7 +125,7 @@ def _summary(workdir: Path) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
-def _finished(cells: list[Cell], workdir: Path) -> dict[int, dict[str, Any]]:
+def _finished(cells: list[Cell], workdir: Path) -> _Runs:
     """Seed to the summary of its cell, and its scores, of the cells that have finished."""
     results = {}
     for cell in cells:
@@ -135,15 +145,12 @@ def _mean_and_error(values: list[float | None]) -> tuple[float | None, float | N
     return float(np.mean(values)), error
 
 
-def _row(
-    config: CompareConfig, entry: str, rate: float, results: dict[str, dict[int, dict[str, Any]]]
-) -> dict[str, Any]:
+def _row(config: CompareConfig, entry: str, rate: float, runs: _Runs, reference: _Runs) -> dict[str, Any]:
     """A row of the table.
 
     Errors are standard errors: `_se` over seeds, `_se_test` of the test examples (DeLong), for differences
     paired by seed and by example. RelaImpr is ((AUC − .5) / (AUC of the reference − .5) − 1) · 100 %.
     """
-    runs, reference = results[entry], results[config.reference]
     first = next(iter(runs.values()))
     row: dict[str, Any] = {"entry": entry, "model": first["model"], "max_len": first["max_len"]}
     for name in ("auc", "gauc", "log_loss"):
@@ -151,7 +158,7 @@ def _row(
     row["auc_se_test"] = float(np.mean([run["auc_se"] for run in runs.values()]))
     shared = sorted(runs.keys() & reference.keys())
     row |= dict.fromkeys(("rela_impr", "difference", "difference_se", "difference_se_test"))
-    if shared and entry != config.reference:
+    if shared and runs is not reference:
         base = np.mean([reference[seed]["auc"] for seed in shared])
         row["rela_impr"] = float((row["auc"] - 0.5) / (base - 0.5) - 1) * 100
         pairs = [_difference(runs[seed]["scores"], reference[seed]["scores"]) for seed in shared]
@@ -168,6 +175,29 @@ def _row(
         "seeds": len(runs),
         "device": first["device"],
     }
+
+
+def _loop_rows(
+    config: CompareConfig, entry: str, rate: float | None, runs: _Runs, reference: _Runs
+) -> list[dict[str, Any]]:
+    """The rows of a looped entry, one per number of loops that it is inferred with; none for another."""
+    trained = next(iter(runs.values()), {}).get("loops_trained", -1)
+    return [
+        {
+            **_row(config, entry, rate, {seed: _at(run, loops) for seed, run in runs.items()}, reference),
+            "loops_trained": trained,
+            "loops_inferred": loops,
+        }
+        for loops in range(trained + 1)
+    ]
+
+
+def _at(run: dict[str, Any], loops: int) -> dict[str, Any]:
+    """A looped model's run as if its headline were of that many loops."""
+    scores = run["scores"].copy()
+    scores["logit"] = scores["depths"][:, loops]
+    found = evaluate(scores["user"], scores["label"], scores["logit"])
+    return {**run, **found, "scores": scores, "flops_per_example": run["flops_by_loops"][loops]}
 
 
 def _difference(mine: np.ndarray, other: np.ndarray) -> tuple[float, float]:

@@ -1,13 +1,14 @@
-"""The figure of a comparison: AUC with its error against the cost of an example."""
+"""The figures of a comparison: AUC with its error against the cost of an example, and by loops."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from suan_jax.figures import figure, look
 from suan_jax.studies.compare import Comparison
-from suan_jax.studies.figures import figure, look
 
 
 def draw(comparison: Comparison, workdir: Path) -> None:
@@ -33,6 +34,31 @@ def draw(comparison: Comparison, workdir: Path) -> None:
         axes.set_xlabel("forward MFLOPs per example")
         seeds = max(row["seeds"] for row in rows)
         axes.set_ylabel(f"test AUC, mean of {seeds} seeds ± standard error" if seeds > 1 else "test AUC")
+
+
+def draw_loops(comparison: Comparison, workdir: Path) -> None:
+    """Writes compare_loops.png and compare_loops.svg: AUC by inferred loops, a line per looped entry.
+
+    The other entries are horizontal lines.
+    """
+    lines: dict[str, list[dict]] = {}
+    for row in comparison.loop_rows:
+        lines.setdefault(row["entry"], []).append(row)
+    with figure(workdir / "compare_loops", width=7.5) as drawn:
+        axes = drawn.subplots()
+        for index, (entry, rows) in enumerate(lines.items()):
+            shift = 0.02 * (index - (len(lines) - 1) / 2)  # so that errors do not cover each other
+            x = [row["loops_inferred"] + shift for row in rows]
+            errors = [row["auc_se"] or 0.0 for row in rows]
+            axes.errorbar(x, [row["auc"] for row in rows], yerr=errors, capsize=2, label=entry, **look(index))
+        others = [row for row in comparison.rows if row["entry"] not in lines]
+        for row, style in zip(others, itertools.cycle(("--", ":", "-."))):
+            axes.axhline(row["auc"], linestyle=style, color="0.4", linewidth=1, label=row["entry"])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("loops at inference")
+        seeds = max(row["seeds"] for row in comparison.rows)
+        axes.set_ylabel(f"test AUC, mean of {seeds} seeds ± standard error" if seeds > 1 else "test AUC")
+        drawn.legend(loc="outside right center", fontsize=8)
 
 
 def _name_points(axes, rows: list[dict]) -> None:

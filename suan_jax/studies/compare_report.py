@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,17 @@ _HEADER = (
     *("model", "L", "AUC", "RelaImpr", "difference", "gAUC", "log loss"),
     *("body", "head", "embedding", "MFLOPs", "examples/s", "learning rate", "seeds"),
 )
+_LOOP_HEADER = ("model", "trained", "inferred", "AUC", "difference", "gAUC", "log loss", "MFLOPs")
+_BY_LOOPS = "by the loops that a model is inferred with"
 
 
 def write_comparison(comparison: Comparison, workdir: Path) -> None:
-    """Writes compare.csv, compare.md and, where matplotlib is installed, compare.png and compare.svg."""
+    """Writes compare.csv, compare.md and, where matplotlib is installed, compare.png and compare.svg.
+
+    With looped models among the entries, compare_loops.csv and a figure of that name too.
+    """
+    if comparison.loop_rows:
+        write_bytes(workdir / "compare_loops.csv", csv_text(comparison.loop_rows).encode())
     if comparison.rows:
         write_bytes(workdir / "compare.csv", csv_text(comparison.rows).encode())
         write_bytes(workdir / "compare.md", markdown(comparison).encode())
@@ -28,6 +36,8 @@ def write_comparison(comparison: Comparison, workdir: Path) -> None:
 def print_comparison(comparison: Comparison, workdir: Path) -> None:
     """Prints the table, and what has failed or is missing."""
     print_table(f"{workdir}", _HEADER, [_cells(row) for row in comparison.rows])
+    if comparison.loop_rows:
+        print_table(_BY_LOOPS, _LOOP_HEADER, [_loop_cells(row) for row in comparison.loop_rows])
     print(_legend(comparison))
     for name, sentence in comparison.failures.items():
         print(f"failed: {name}: {sentence}")
@@ -36,11 +46,17 @@ def print_comparison(comparison: Comparison, workdir: Path) -> None:
 
 
 def markdown(comparison: Comparison) -> str:
-    """The table in Markdown, with a sentence on what its errors are."""
-    rule = ["---", *["---:"] * (len(_HEADER) - 1)]
-    lines = [_HEADER, rule, *(_cells(row) for row in comparison.rows)]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{table}\n\n{_legend(comparison)}\n"
+    """The tables in Markdown, with a sentence on what their errors are."""
+    parts = [_markdown_table(_HEADER, map(_cells, comparison.rows))]
+    if comparison.loop_rows:
+        table = _markdown_table(_LOOP_HEADER, map(_loop_cells, comparison.loop_rows))
+        parts += [f"{_BY_LOOPS.capitalize()}:", table]
+    return "\n\n".join([*parts, _legend(comparison)]) + "\n"
+
+
+def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *rows))
 
 
 def _legend(comparison: Comparison) -> str:
@@ -54,30 +70,43 @@ def _legend(comparison: Comparison) -> str:
     return "; ".join(parts) + "."
 
 
+def _spread(row: dict[str, Any], name: str, form: str) -> str:
+    """A mean with its error over seeds and, in brackets, that of the test examples, where there are any."""
+    if row[name] is None:
+        return "-"
+    error, test = row[f"{name}_se"], row.get(f"{name}_se_test")
+    text = format(row[name], form) + ("" if error is None else f" ± {error:.4f}")
+    return text if test is None else f"{text} ({test:.4f})"
+
+
 def _cells(row: dict[str, Any]) -> list[str]:
-    def number(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
-
-    def spread(name: str, form: str, places: str = ".4f") -> str:
-        if row[name] is None:
-            return "-"
-        error, test = row[f"{name}_se"], row.get(f"{name}_se_test")
-        text = format(row[name], form) + ("" if error is None else f" ± {error:{places}}")
-        return text if test is None else f"{text} ({test:{places}})"
-
+    speed = row["examples_per_second"]
     return [
         row["entry"],
         str(row["max_len"]),
-        spread("auc", ".4f"),
+        _spread(row, "auc", ".4f"),
         "-" if row["rela_impr"] is None else f"{row['rela_impr']:+.2f} %",
-        spread("difference", "+.4f"),
-        spread("gauc", ".4f"),
-        spread("log_loss", ".4f"),
+        _spread(row, "difference", "+.4f"),
+        _spread(row, "gauc", ".4f"),
+        _spread(row, "log_loss", ".4f"),
         *(f"{row[f'params_{part}']:,}" for part in ("body", "head", "embedding")),
         f"{row['flops_per_example'] / 1e6:.3g}",
-        number(row["examples_per_second"], ",.0f"),
+        "-" if speed is None else f"{speed:,.0f}",
         f"{row['learning_rate']:g}" + ("*" if row["rate_at_edge"] else ""),
         str(row["seeds"]),
+    ]
+
+
+def _loop_cells(row: dict[str, Any]) -> list[str]:
+    return [
+        row["entry"],
+        str(row["loops_trained"]),
+        str(row["loops_inferred"]),
+        _spread(row, "auc", ".4f"),
+        _spread(row, "difference", "+.4f"),
+        _spread(row, "gauc", ".4f"),
+        _spread(row, "log_loss", ".4f"),
+        f"{row['flops_per_example'] / 1e6:.3g}",
     ]
 
 
@@ -88,3 +117,5 @@ def _draw(comparison: Comparison, workdir: Path) -> None:
         notice("no figure is drawn, as matplotlib is not installed: pip install 'suan-jax[figures]'")
         return
     compare_figure.draw(comparison, workdir)
+    if comparison.loop_rows:
+        compare_figure.draw_loops(comparison, workdir)

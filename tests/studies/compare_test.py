@@ -1,9 +1,11 @@
 import csv
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
 
+from suan_jax import config_file, models
 from suan_jax.config import Config
 from suan_jax.errors import UserError
 from suan_jax.evaluation import metrics
@@ -11,9 +13,21 @@ from suan_jax.files import read_json, write_array, write_json
 from suan_jax.models.din import Din
 from suan_jax.studies import CompareConfig, cells, compare
 from suan_jax.studies.compare_report import markdown, print_comparison, write_comparison
+from tests.random_batch import random_schema
 
-_BEST = {"din": 1e-3, "suan": 4e-3, "hstu": 2e-3}  # of the stand-in below
-_SKILL = {"din": 0.5, "suan": 1.5, "hstu": 1.0}
+_BEST = {"din": 1e-3, "suan": 4e-3, "hstu": 2e-3, "loopctr": 1e-3}  # of the stand-in below
+_SKILL = {"din": 0.5, "suan": 1.5, "hstu": 1.0, "loopctr": 0.7}
+
+
+def _with_loops(table, trained):
+    """Scores of a looped model that knows more with every loop, the headline without any, and its summary."""
+    depths = np.stack([table["logit"] + 0.5 * loop * table["label"] for loop in range(trained + 1)], axis=1)
+    looped = np.empty(len(table), [*table.dtype.descr, ("depths", np.float32, (trained + 1,))])
+    for name in table.dtype.names:
+        looped[name] = table[name]
+    looped["depths"] = depths
+    flops = [1e6 + 1e5 * loop for loop in range(trained + 1)]
+    return looped, {"loops_trained": trained, "inferred_loops": 0, "flops_by_loops": flops}
 
 
 @pytest.fixture
@@ -33,8 +47,11 @@ def trained(monkeypatch):
         table = np.empty(400, [("user", np.int64), ("label", np.uint8), ("logit", np.float32)])
         table["user"], table["label"], table["logit"] = np.arange(400) // 10, label, logit
         workdir.mkdir(parents=True, exist_ok=True)
-        write_array(workdir / "scores.npy", table)
         result = metrics.evaluate(table["user"], table["label"], table["logit"])
+        if model == "loopctr":
+            table, loops = _with_loops(table, config.model.trained_loops)
+            result |= loops
+        write_array(workdir / "scores.npy", table)
         rest = {"params": dict.fromkeys(("body", "head", "embedding"), 7), "flops_per_example": 1e6}
         rest |= {"model": model, "max_len": config.data.max_len, "device": "x", "examples_per_second": 5.0}
         write_json(workdir / "summary.json", {**result, **rest, "bayes_auc": 0.99})
@@ -125,6 +142,80 @@ def test_the_files_hold_the_table(trained, tmp_path):
     assert "best possible AUC is 0.9900" in text
     for suffix in ("png", "svg"):
         assert (tmp_path / f"compare.{suffix}").stat().st_size > 1000
+
+
+_LOOPED = dataclasses.replace(
+    _CONFIG,
+    entries={
+        "DIN": {"model.name": "din"},
+        "L(0/0)": {"model.name": "loopctr", "model.trained_loops": 0},
+        "L(·/2)": {"model.name": "loopctr", "model.trained_loops": 2},
+    },
+    reference="L(0/0)",
+)
+
+
+def test_a_looped_entry_has_a_row_for_each_number_of_loops(trained, tmp_path):
+    comparison = compare(_LOOPED, tmp_path)
+    by_loops = {
+        (row["loops_trained"], row["loops_inferred"], row["entry"]): row for row in comparison.loop_rows
+    }
+    assert set(by_loops) == {(0, 0, "L(0/0)"), *((2, loops, "L(·/2)") for loops in range(3))}
+    headline = {row["entry"]: row for row in comparison.rows}["L(·/2)"]
+    for name, value in headline.items():
+        assert by_loops[2, 0, "L(·/2)"][name] == pytest.approx(value), name
+    base, runs = (
+        [np.load(tmp_path / f"seeds/{entry}/{seed}/scores.npy") for seed in range(3)]
+        for entry in ("L_0_0_", "L___2_")
+    )
+    differences = [
+        metrics.auc(mine["label"], mine["depths"][:, 2]) - metrics.auc(other["label"], other["logit"])
+        for mine, other in zip(runs, base, strict=True)
+    ]
+    row = by_loops[2, 2, "L(·/2)"]
+    assert row["difference"] == pytest.approx(np.mean(differences)) and row["difference"] > 0.05
+    assert row["difference_se"] == pytest.approx(np.std(differences, ddof=1) / np.sqrt(3))
+    losses = [metrics.log_loss(mine["label"], mine["depths"][:, 2]) for mine in runs]
+    assert row["log_loss"] == pytest.approx(np.mean(losses))
+    assert row["flops_per_example"] == 1.2e6
+    assert by_loops[0, 0, "L(0/0)"]["difference"] == 0
+
+
+def test_the_files_hold_the_table_by_loops(trained, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="the extra `figures` is not installed")
+    comparison = compare(_LOOPED, tmp_path)
+    write_comparison(comparison, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "compare_loops.csv").read_text().splitlines()))
+    expected = [row["auc"] for row in comparison.loop_rows]
+    assert [float(row["auc"]) for row in rows] == expected
+    assert f"| L(·/2) | 2 | 1 | {expected[2]:.4f} ± " in (tmp_path / "compare.md").read_text()
+    print_comparison(comparison, tmp_path)
+    assert "by the loops that a model is inferred with" in capsys.readouterr().out
+    for suffix in ("png", "svg"):
+        assert (tmp_path / f"compare_loops.{suffix}").stat().st_size > 1000
+
+
+def test_every_entry_of_the_loop_study_is_a_model():
+    path = pathlib.Path(__file__).parents[2] / "configs" / "loops.py"
+    config = config_file.load_config([f"--config={path}"], CompareConfig)
+    assert config.reference in config.entries
+    loops = {}
+    for entry, fields in config.entries.items():
+        run = cells.with_fields(config, fields)
+        models.build(run, random_schema())
+        loops[entry] = run.model.loops()
+    trained = [loops[entry].trained for entry in loops if entry.startswith("LoopCTR")]
+    assert trained == [0, 1, 2, 3]
+    assert loops["StackCTR(3)"] == loops["last depth's loss"] == (3, 3)
+    assert loops["DIN"] is None
+
+
+def test_a_comparison_without_loops_has_no_table_by_loops(trained, tmp_path, capsys):
+    comparison = compare(_CONFIG, tmp_path, ["DIN"])
+    assert not comparison.loop_rows
+    assert "inferred" not in markdown(comparison)
+    write_comparison(comparison, tmp_path)
+    assert not list(tmp_path.glob("compare_loops.*"))
 
 
 @pytest.mark.parametrize(
