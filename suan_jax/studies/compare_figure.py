@@ -39,7 +39,8 @@ def draw(comparison: Comparison, workdir: Path) -> None:
 def draw_loops(comparison: Comparison, workdir: Path) -> None:
     """Writes compare_loops.png and compare_loops.svg: AUC by inferred loops, a line per looped entry.
 
-    The other entries are horizontal lines.
+    The other entries are horizontal lines. A depth far below every entry's headline, such as one that was not
+    trained, is off the axis, so that the others can be told apart.
     """
     lines: dict[str, list[dict]] = {}
     for row in comparison.loop_rows:
@@ -54,6 +55,10 @@ def draw_loops(comparison: Comparison, workdir: Path) -> None:
         others = [row for row in comparison.rows if row["entry"] not in lines]
         for row, style in zip(others, itertools.cycle(("--", ":", "-."))):
             axes.axhline(row["auc"], linestyle=style, color="0.4", linewidth=1, label=row["entry"])
+        low = min(row["auc"] for row in comparison.rows)
+        high = max(row["auc"] for row in (*comparison.rows, *comparison.loop_rows))
+        span = max(high - low, 1e-4)
+        axes.set_ylim(low - 0.3 * span, high + 0.1 * span)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("loops at inference")
         seeds = max(row["seeds"] for row in comparison.rows)

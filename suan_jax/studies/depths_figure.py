@@ -12,14 +12,14 @@ _RULES = {"change": "stop on small change", "gate": "learned gate"}
 
 def draw(study: DepthStudy, workdir: Path) -> None:
     """Writes depths.png and depths.svg."""
-    with figure(workdir / "depths", width=10.0, height=3.6) as drawn:
+    with figure(workdir / "depths", width=10.0, height=4.0) as drawn:
         oracle, depth, flops = drawn.subplots(1, 3, width_ratios=(0.8, 1, 1))
         _draw_oracle(oracle, study)
         _draw_rules(depth, study, "mean_depth", "mean_depth", 1.0)
         depth.set_xlabel("mean loops per example")
         _draw_rules(flops, study, "flops", "random_flops", 1e-6)
         flops.set_xlabel("forward MFLOPs per example")
-        flops.legend()
+        drawn.legend(*flops.get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
 
 def _draw_oracle(axes, study: DepthStudy) -> None:
@@ -55,6 +55,6 @@ def _draw_rules(axes, study: DepthStudy, x: str, random_x: str, unit: float) -> 
             [row["random_auc"] for row in rows],
             linestyle=":",
             color=style["color"],
-            label=f"{label}: its depths at random",
+            label=f"{label}, dealt out at random",
         )
     axes.set_ylabel("test AUC")
