@@ -17,6 +17,7 @@ from suan_jax.scaling.report import Report
 _LINE = 200  # points of a drawn curve
 _BEYOND = 1.6  # times the range of x that a curve is drawn past it
 _CURVES = 5
+_HELD = "held out, then fitted"
 _COLOURS = mpl.colormaps["cividis"]  # told apart in grey and by colour-blind eyes
 
 
@@ -38,6 +39,7 @@ def _words(name: str) -> str:
     """A column's name as an axis shows it."""
     known = {"auc": "test AUC", "gauc": "test gAUC", "log_loss": "test log loss", "ne": "normalised entropy"}
     known |= {"params_body": "body parameters", "examples": "training examples"}
+    name = name.rpartition(" AS ")[2]  # of an expression
     return known.get(name, name.replace("_", " ").replace('"', ""))
 
 
@@ -56,7 +58,7 @@ def _law(axes: Axes, law: Law, at: np.ndarray, x: np.ndarray, colour, label: str
 def _points(axes: Axes, report: Report, at: np.ndarray, chosen: np.ndarray, style: dict, label: str) -> None:
     """Points with their errors: filled ones that were fitted from the start, open ones that were held out."""
     points, held = report.law.points, report.law.held
-    for mask, fill, name in ((~held, "full", label), (held, "none", "held out, then fitted")):
+    for mask, fill, name in ((~held, "full", label), (held, "none", _HELD)):
         mask = mask & chosen
         if not mask.any():
             continue
@@ -102,7 +104,7 @@ def _loops(axes: Axes, report: Report) -> None:
     alone = np.stack([grid, np.zeros(_LINE), np.ones(_LINE)], -1)
     _law(axes, law, grid, alone, "#000000", _equation(law))
     for index, number in enumerate(np.unique(loops)):
-        _points(axes, report, at, loops == number, look(index), f"{number:g} loops")
+        _points(axes, report, at, loops == number, look(index), f"loops: {number:g}")
     axes.set_xlabel(f"effective parameters, once + loops^φ · recurrent, φ = {phi:.2f}")
     _legend(axes, law)
 
@@ -122,7 +124,10 @@ def _joint(drawn: Figure, axes: Axes, report: Report) -> None:
     points, held = law.points, law.held
     if points.y_se is not None:
         axes.errorbar(first, points.y, yerr=points.y_se, fmt="none", ecolor="#888888", elinewidth=0.8)
-    for mask, marker, name in ((~held, "o", "runs"), (held, "D", "held out, then fitted")):
+    for mask, marker, name, size, edge in (
+        (~held, "o", "runs", 20, "white"),
+        (held, "D", _HELD, 26, "#D55E00"),
+    ):
         if mask.any():
             axes.scatter(
                 first[mask],
@@ -130,19 +135,20 @@ def _joint(drawn: Figure, axes: Axes, report: Report) -> None:
                 c=second[mask],
                 cmap=_COLOURS,
                 norm=norm,
-                s=16 if marker == "o" else 26,
+                s=size,
                 marker=marker,
-                edgecolors="white" if marker == "o" else "#D55E00",
+                edgecolors=edge,
                 linewidths=0.4 if marker == "o" else 1.0,
-                label=name,
                 zorder=3,
             )
+            legend = {"color": "#888888", "markeredgecolor": edge, "markersize": size**0.5}
+            axes.plot([], [], marker, label=name, **legend)
     scale = mpl.cm.ScalarMappable(norm, _COLOURS)
     drawn.colorbar(scale, ax=axes, label=_words(report.x[1]))
     axes.set_xlabel(_words(report.x[0]))
     axes.set_title(_equation(law), fontsize=9)
     _limits(axes, law)
-    axes.legend()
+    axes.legend(loc=_corner(law))
 
 
 def _equation(law: Law) -> str:
@@ -164,6 +170,11 @@ def _tex(number: float) -> str:
     return rf"{mantissa}\cdot 10^{{{int(exponent)}}}" if exponent else mantissa
 
 
+def _corner(law: Law) -> str:
+    """Where a law leaves room."""
+    return "lower right" if law.rising else "upper right"
+
+
 def _limits(axes: Axes, law: Law) -> None:
     """Keeps a wide band from pressing the points together."""
     low, high = law.points.y.min(), law.points.y.max()
@@ -180,4 +191,6 @@ def _legend(axes: Axes, law: Law) -> None:
             axes.axhline(bound, color="#666666", linestyle=":", linewidth=1, label=f"E = {bound:.4f}")
     handles, labels = axes.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
-    axes.legend(once.values(), once.keys(), loc="lower right" if law.rising else "upper right")
+    if _HELD in once:  # after every marker that it is the open one of
+        once[_HELD] = once.pop(_HELD)
+    axes.legend(once.values(), once.keys(), loc=_corner(law))

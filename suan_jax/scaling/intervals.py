@@ -19,7 +19,7 @@ from suan_jax.scaling.fitting import HUBER_DELTA, Problem, minimise
 LEVEL = 0.95
 _CHUNK = 100
 _MAX_MOVES = 60
-_BISECTIONS = 24
+_NARROWINGS = 8
 
 
 def bootstrap(
@@ -100,7 +100,7 @@ def profile(problem: Problem, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray
     rise = allowed_rise(problem, theta)
     to_natural = problem.form.unscaled(problem.units)
     to_theta = np.linalg.inv(to_natural)
-    limit = float(problem.objective(theta[None])[0]) + rise
+    lowest = float(problem.objective(theta[None])[0])
     # A batch of 2p: each parameter, downwards and upwards.
     index = np.repeat(np.arange(size), 2)
     sign = np.tile([-1.0, 1.0], size)
@@ -108,35 +108,43 @@ def profile(problem: Problem, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray
     along, width = _valley(problem, theta, to_theta, rise)
     along = along[:, index].T * sign[:, None]
 
-    def hold(distance: np.ndarray, rows: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Fits with parameters `distance` away, from a start that is there already."""
+    def hold(rows: np.ndarray, move: np.ndarray) -> None:
+        """Moves parameters on from `inner`, fits the others, and takes the place as an inner or outer one."""
+        start = inside[rows] + along[rows] * move[:, None]
         found = minimise(problem, start, free=free[rows])
-        return found, problem.objective(found)
+        root = np.sqrt(np.maximum(problem.objective(found) - lowest, 0) / rise)
+        over = root > 1
+        outer[rows[over]], outer_root[rows[over]] = (inner[rows] + move)[over], root[over]
+        below = rows[~over]
+        inner[below] += move[~over]
+        inside[below], inner_root[below] = found[~over], root[~over]
 
     inner, outer = np.zeros(2 * size), np.full(2 * size, np.inf)
+    # The root of the rise, over the root of what is allowed: nearly linear in the distance, 1 at the end.
+    inner_root, outer_root = np.zeros(2 * size), np.full(2 * size, np.inf)
     inside = np.tile(theta, (2 * size, 1))
     step = 0.5 * width[index]
-    rows = np.arange(2 * size)
-    for _ in range(_MAX_MOVES):
-        if not len(rows) or not np.isfinite(rise):
+    for _ in range(_MAX_MOVES if 0 < rise < math.inf else 0):
+        rows = np.flatnonzero(~np.isfinite(outer))
+        if not len(rows):
             break
-        distance = inner[rows] + step[rows]
-        found, height = hold(distance, rows, inside[rows] + along[rows] * step[rows, None])
-        over = height > limit
-        outer[rows[over]] = distance[over]
-        below = rows[~over]
-        inner[below], inside[below] = distance[~over], found[~over]
-        step[below] *= 1.25
-        rows = below
+        hold(rows, step[rows])
+        step[rows] *= 1.25
     rows = np.flatnonzero(np.isfinite(outer))
-    for _ in range(_BISECTIONS):
-        middle = (inner[rows] + outer[rows]) / 2
-        found, height = hold(middle, rows, inside[rows] + along[rows] * (middle - inner[rows])[:, None])
-        over = height > limit
-        outer[rows[over]] = middle[over]
-        inner[rows[~over]], inside[rows[~over]] = middle[~over], found[~over]
-    ends = (to_natural @ theta)[index] + sign * np.where(np.isfinite(outer), inner, np.inf)
+    for _ in range(_NARROWINGS):
+        hold(rows, (_share(inner_root, outer_root) * (outer - inner))[rows])
+    ends = inner + _share(inner_root, outer_root) * (outer - inner)
+    if rise == 0:  # every point lies on the law
+        ends = np.zeros(2 * size)
+    ends = (to_natural @ theta)[index] + sign * ends
     return _written(problem, ends.reshape(size, 2))
+
+
+def _share(inner_root: np.ndarray, outer_root: np.ndarray) -> np.ndarray:
+    """How far between the inner and the outer place the end lies, kept off both; 1 where none is outer."""
+    found = np.isfinite(outer_root)
+    share = (1 - inner_root) / np.where(found, np.maximum(outer_root - inner_root, 1e-300), 1)
+    return np.where(found, np.clip(share, 0.001, 0.999), 1.0)
 
 
 def _valley(problem, theta, to_theta, rise) -> tuple[np.ndarray, np.ndarray]:

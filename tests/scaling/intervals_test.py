@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from suan_jax.scaling.checks import checked_points, solve
+from suan_jax.scaling.forms import LOG, POWER
+from suan_jax.scaling.intervals import allowed_rise, bootstrap, percentiles, profile
+from tests.scaling import planted
+
+
+def _solved(x, y, form=POWER, groups=None, rising=True):
+    problem, theta, _ = solve(form, checked_points(form, x, y, None, groups, rising))
+    return problem, theta
+
+
+def test_intervals_cover_what_was_planted():
+    draws, known = 60, np.array(list(planted.AUC.values()))
+    inside = {"profile": np.zeros(3), "bootstrap": np.zeros(3)}
+    for seed in range(draws):
+        problem, theta = _solved(*planted.auc(seed=seed))
+        drawn = percentiles(problem.values(bootstrap(problem, theta, 100, seed)))
+        for name, (low, high) in {"profile": profile(problem, theta), "bootstrap": drawn}.items():
+            inside[name] += (low <= known) & (known <= high)
+    for covered in inside.values():  # 57 expected, with a standard deviation of 1.7
+        assert (covered >= 52).all()
+    assert (inside["profile"] < draws).any()
+
+
+def test_a_profile_of_a_line_is_its_textbook_interval():
+    random = np.random.default_rng(0)
+    x = np.logspace(1, 4, 12)
+    y = 0.5 + 0.02 * np.log(x) + random.normal(size=12) * 0.003
+    problem, theta = _solved(x, y, LOG)
+    low, high = profile(problem, theta)
+    design = np.stack([np.ones(12), np.log(x)], -1)
+    found, squares, *_ = np.linalg.lstsq(design, y, rcond=None)
+    error = np.sqrt(np.diag(np.linalg.inv(design.T @ design)) * squares[0] / 10)
+    np.testing.assert_allclose(low, found - 2.228139 * error, rtol=1e-5)
+    np.testing.assert_allclose(high, found + 2.228139 * error, rtol=1e-5)
+
+
+@pytest.mark.smoke
+def test_seeds_of_a_configuration_stay_together():
+    x, y = planted.auc(sizes=9, seeds=1)
+    once, theta = _solved(x, y)
+    thrice, again = _solved(np.repeat(x, 3), np.repeat(y, 3))
+    np.testing.assert_allclose(theta, again, rtol=1e-6)
+    # The same numbers three times over are no more than they were once.
+    np.testing.assert_allclose(
+        bootstrap(once, theta, 50, seed=3), bootstrap(thrice, again, 50, seed=3), rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(profile(once, theta), profile(thrice, again), rtol=1e-5)
+    apart, same = _solved(np.repeat(x, 3), np.repeat(y, 3), groups=range(27))
+    assert allowed_rise(apart, same) < 0.6 * allowed_rise(thrice, again)
+
+
+def test_every_draw_has_enough_sizes():
+    x, y = planted.auc(sizes=4)
+    problem, theta = _solved(x, y)
+    assert np.isfinite(bootstrap(problem, theta, 300, seed=0)).all()
+
+
+def test_an_end_that_the_points_do_not_set_is_the_end_of_the_range():
+    x, y = planted.auc(sizes=6, decades=0.6, noise=2e-3, seed=1)
+    problem, theta = _solved(x, y)
+    low, high = profile(problem, theta)
+    assert high[0] == 1.0
+    assert low[0] < problem.values(theta[None])[0, 0] < 1
+
+
+def test_a_loss_has_the_intervals_that_its_noise_asks_for():
+    known = np.array([0.2, 2.5, 0.32])
+    covered = np.zeros(3)
+    for seed in range(40):
+        x, y = planted.auc(noise=0)
+        y = (1 - y) * np.exp(np.random.default_rng(seed).normal(size=len(y)) * 2e-3)
+        problem, theta = _solved(x, y, rising=False)
+        low, high = profile(problem, theta)
+        covered += (low <= known) & (known <= high)
+    assert (covered >= 33).all()
