@@ -23,11 +23,11 @@ def _no_tensorboard(monkeypatch):
 @pytest.mark.smoke
 def test_rows_are_json_at_once_with_null_for_what_is_not_finite(tmp_path):
     writer = MetricWriter(tmp_path)
-    writer.write(
-        np.int64(20), loss=jnp.float32(0.5), auc=math.nan, norm=np.float32("inf"), split="test", n=np.int32(3)
-    )
+    values = {"loss": jnp.float32(0.5), "auc": math.nan, "norm": np.float32("inf"), "n": np.int32(3)}
+    writer.write(np.int64(20), split="test", **values, auc_by_loops=[0.5, math.nan])
     # Read before close: a kill loses nothing that was written.
     expected = {"step": 20, "loss": 0.5, "auc": None, "norm": None, "split": "test", "n": 3}
+    expected["auc_by_loops"] = [0.5, None]
     assert _rows(tmp_path) == [expected]
     writer.close()
 
