@@ -14,7 +14,16 @@ from suan_jax.studies import CompareConfig, SweepConfig
 from tests.readme import ROOT, TEXT, block, blocks
 
 _COMMANDS = [line for text in blocks("sh") for line in text.splitlines() if "launch/" in line]
-_FLOORS = {"data": 1, "layers": 1, "evaluation": 2, "models": 2, "training": 4, "benchmark": 5, "studies": 5}
+_FLOORS = {
+    "data": 1,
+    "layers": 1,
+    "evaluation": 2,
+    "models": 2,
+    "training": 4,
+    "benchmark": 5,
+    "studies": 5,
+    "scaling": 6,
+}
 _FLOORS |= {"config_dict": 3, "config_file": 3}  # they know the models by name
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from suan_jax.errors import UserError
 from suan_jax.scaling.fitting import Points, Problem, best_fit
-from suan_jax.scaling.forms import LOOPS, Form, Logarithm
+from suan_jax.scaling.forms import LOOPS, POWER, Form, Logarithm
 
 _EXPONENT = (5e-3, 5.0)  # a power law beyond looks like a logarithm, or like a step
 _LOOP_EXPONENT = 4.0
@@ -131,11 +131,14 @@ def _check_optimum(problem: Problem, theta: np.ndarray) -> None:
         return
     value = dict(zip(form.parameters, problem.values(theta[None])[0], strict=True))
     refused = f"form={form.name!r} does not fit these points: "
-    law = form.curve(theta[None], problem.features)[0][0]
-    if np.ptp(law) < _FLAT * law.mean():
-        raise UserError(f"{refused}y does not {'rise' if points.rising else 'fall'} with x")
-    for name in ("alpha", "beta"):
-        if name in value and not _EXPONENT[0] < value[name] < _EXPONENT[1]:
+    law, slopes = form.curve(theta[None], problem.features)
+    exponents = [name for name in ("alpha", "beta") if name in value]
+    for index, name in enumerate(exponents):
+        column = "x" if len(exponents) == 1 else form.columns[index]
+        term = slopes[0, :, form.parameters.index(name) - 1]  # the slope by the logarithm of its coefficient
+        if np.ptp(term) < _FLAT * law.mean() or value[name] < 0:
+            raise UserError(f"{refused}y does not {'rise' if points.rising else 'fall'} with {column}")
+        if not _EXPONENT[0] < value[name] < _EXPONENT[1]:
             raise UserError(
                 f"{refused}{name} is at its bound ({value[name]:.3g}, expected between {_EXPONENT[0]:g} and "
                 f"{_EXPONENT[1]:g})"
@@ -146,7 +149,7 @@ def _check_optimum(problem: Problem, theta: np.ndarray) -> None:
         )
     if np.exp(theta[0]) < _NEAR_BOUND * problem.z.min():
         bound, level = ("1", "ceiling") if points.rising else ("0", "floor")
+        other = ", or form='log'" if form is POWER else ""
         raise UserError(
-            f"{refused}E is at its bound {bound}, as the points show no {level} yet; expected larger sizes, "
-            "or form='log'"
+            f"{refused}E is at its bound {bound}, as the points show no {level} yet; expected larger sizes{other}"
         )
