@@ -151,5 +151,6 @@ def _check_optimum(problem: Problem, theta: np.ndarray) -> None:
         bound, level = ("1", "ceiling") if points.rising else ("0", "floor")
         other = ", or form='log'" if form is POWER else ""
         raise UserError(
-            f"{refused}E is at its bound {bound}, as the points show no {level} yet; expected larger sizes{other}"
+            f"{refused}E is at its bound {bound}, as the points show no {level} yet; expected larger sizes"
+            f"{other}"
         )

@@ -127,9 +127,8 @@ def _numbers(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
     known = [column for column in table.columns if column != _RUN]
     if not set(name) & set('"()+-*/ '):
         raise UserError(f"{path} has no column {name!r}, the nearest is {nearest(name, known)!r}")
-    try:  # as floats, as SQL would divide whole numbers without a remainder
-        floats = table.with_columns(pl.selectors.numeric().cast(pl.Float64))
-        return floats.select(pl.sql_expr(name).cast(pl.Float64).alias(name)).to_series()
+    try:
+        return table.select(pl.sql_expr(name).cast(pl.Float64).alias(name)).to_series()
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
         raise UserError(
