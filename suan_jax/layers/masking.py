@@ -41,6 +41,12 @@ def token_timed(batch: Batch) -> jax.Array:
     return jnp.concatenate([batch.history_timed, jnp.ones_like(batch.candidate_mask)], axis=1)
 
 
+def request_age(batch: Batch) -> jax.Array:
+    """The age of each row's latest candidate, (B, 1) int32: of one request's candidates, the age of all."""
+    latest = jnp.iinfo(jnp.int32).max
+    return jnp.min(jnp.where(batch.candidate_mask, batch.candidate_age, latest), axis=1, keepdims=True)
+
+
 def candidate_visibility(batch: Batch) -> jax.Array:
     """(B, M, L) bool, True where candidate m sees event l; a pad sees nothing and is not seen."""
     slots = jnp.arange(batch.history_mask.shape[1])

@@ -100,8 +100,7 @@ def next_time(batch: Batch) -> tuple[jax.Array, jax.Array]:
     Returns:
       Its age, (B, T) int32 seconds before the row's reference time, and (B, T) bool, False where unknown.
     """
-    latest = jnp.iinfo(jnp.int32).max
-    age_Bx1 = jnp.min(jnp.where(batch.candidate_mask, batch.candidate_age, latest), axis=1, keepdims=True)
+    age_Bx1 = masking.request_age(batch)
     after = jnp.arange(1, batch.history_mask.shape[1] + 1)
     last_BxL = after >= masking.seen_length(batch)[:, None]
     history_age = jnp.where(last_BxL, age_Bx1, jnp.roll(batch.history_age, -1, axis=1))

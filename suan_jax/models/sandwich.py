@@ -289,8 +289,7 @@ class Entry(nn.Module):
             init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "embed"))
             return self.param(name, init, (size, self.width), jnp.float32)
 
-        latest = jnp.iinfo(jnp.int32).max
-        age_Bx1 = jnp.min(jnp.where(batch.candidate_mask, batch.candidate_age, latest), axis=1, keepdims=True)
+        age_Bx1 = masking.request_age(batch)
         timed_Bx1 = jnp.ones_like(age_Bx1, bool)
         gap_BxL = time_buckets.pair_buckets(age_Bx1, timed_Bx1, batch.history_age, batch.history_timed)[:, 0]
         position_BxLxD = lookup(table("position_table", self.max_len + 1), back_BxL)
