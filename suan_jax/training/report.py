@@ -9,10 +9,12 @@ from suan_jax.table import print_table
 
 
 def print_summary(summary: dict[str, Any], workdir: Path) -> None:
-    """Prints a run's metrics, beside the best possible ones where the log knows them."""
+    """Prints a run's metrics, its AUC by loops, and the best possible ones where the log knows them."""
     columns = ("", "AUC", "± SE", "gAUC", "log loss", "NE", "calibration")
     names = ("auc", "auc_se", "gauc", "log_loss", "ne", "calibration")
     rows = [(summary["model"], *(summary.get(name) for name in names))]
+    by_loops = enumerate(summary.get("auc_by_loops", ()))
+    rows += [(f"at {loops} loops", auc, None, None, None, None, None) for loops, auc in by_loops]
     rates = {"bayes": "best possible", "bayes_at_length": f"best at length {summary['max_len']}"}
     for name, label in rates.items():
         suffix = name.removeprefix("bayes")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 import sys
 
 import jax
@@ -17,7 +18,9 @@ from suan_jax.models import model
 from suan_jax.training.evaluate_run import evaluate_run
 from suan_jax.training.evaluation import Evaluation
 from suan_jax.training.loop import train
+from suan_jax.training.report import print_summary
 from suan_jax.training.restore import restore_run
+from suan_jax.training.setup import set_up
 from suan_jax.training.summary import flops_by_loops
 from tests.training.runs import Job, last_state, rows, tiny
 
@@ -70,6 +73,14 @@ def test_the_summary_has_every_depth_and_the_headline_is_one_of_them(run):
     final = [row for row in rows(workdir) if row.get("split") == "test"]
     assert [row["auc_by_loops"] for row in final] == [summary["auc_by_loops"]]
     assert summary["params"]["recurrent"] > 0
+
+
+def test_the_summary_is_printed_with_every_depth(run, capsys):
+    workdir, summary = run
+    print_summary(summary, workdir)
+    printed = capsys.readouterr().out
+    for loops, auc in enumerate(summary["auc_by_loops"]):
+        assert re.search(rf"at {loops} loops +{auc:.6g}", printed)
 
 
 def test_depths_of_one_pass_are_those_of_one_at_a_time(run, restored):
@@ -132,11 +143,9 @@ def test_loops_that_were_not_trained_are_refused(run, loops):
         evaluate_run(run[0], "test", loops=loops)
 
 
-def test_loops_of_a_model_without_any_are_refused(tmp_path):
-    summary = train(tiny("train.steps=1"), tmp_path / "run")
-    assert not summary.keys() & {"auc_by_loops", "inferred_loops", "loops_trained", "flops_by_loops"}
+def test_loops_of_a_model_without_any_are_refused():
     with pytest.raises(UserError, match="loops is 0, expected none, as din has no loops"):
-        evaluate_run(tmp_path / "run", "test", loops=0)
+        Evaluation(set_up(tiny()), loops=0)
 
 
 def test_a_looped_model_resumes_like_any_other(run, tmp_path):

@@ -71,4 +71,5 @@ def test_a_runs_point(setup):
         "seconds": 2.0,
     }
     assert {name: summary[name] for name in expected} == expected
+    assert not [name for name in summary if "loops" in name]
     assert summarise(setup, setup.abstract.params, 7, _METRICS, Clock())["examples_per_second"] is None
