@@ -178,8 +178,8 @@ def _estimates(problem: Problem, theta: np.ndarray, samples: np.ndarray) -> dict
 
 
 def _few(problem: Problem) -> bool:
-    """Whether the profile's interval is to be quoted; it needs more configurations than parameters."""
-    return len(problem.form.parameters) < problem.points.group.max() + 1 < FEW_SIZES
+    """Whether the profile's interval is to be quoted."""
+    return problem.points.group.max() + 1 < FEW_SIZES
 
 
 def _warnings(problem: Problem, samples: np.ndarray, sizes: int, prediction: dict | None) -> list[str]:
@@ -189,6 +189,12 @@ def _warnings(problem: Problem, samples: np.ndarray, sizes: int, prediction: dic
         found.append(
             f"with {count} configurations (fewer than {FEW_SIZES}) a bootstrap is not to be relied on: the "
             "intervals quoted are profiles of the objective, the bootstrap's stand beside them"
+        )
+    needed = len(problem.form.parameters)
+    if count <= needed:
+        found.append(
+            f"with {count} configurations for {needed} parameters nothing says how well the form fits: the "
+            "intervals are those of the spread of seeds alone"
         )
     if not sizes:
         found.append("no size was held out, as the form needs them all")

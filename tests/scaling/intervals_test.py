@@ -53,6 +53,14 @@ def test_seeds_of_a_configuration_stay_together():
     assert allowed_rise(apart, same) < 0.6 * allowed_rise(thrice, again)
 
 
+def test_as_many_configurations_as_parameters_leave_the_spread_of_seeds():
+    x, y = planted.auc(sizes=3, seeds=5)
+    problem, theta = _solved(x, y)
+    low, high = profile(problem, theta)
+    value = problem.values(theta[None])[0]
+    assert (low < value).all() and (value < high).all() and high[2] - low[2] > 0.005
+
+
 def test_every_draw_has_enough_sizes():
     x, y = planted.auc(sizes=4)
     problem, theta = _solved(x, y)
