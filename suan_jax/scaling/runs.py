@@ -12,9 +12,9 @@ import polars as pl
 
 from suan_jax.errors import UserError, nearest
 from suan_jax.files import read_json
+from suan_jax.runs import points as points_of
 from suan_jax.scaling.checks import usable
 from suan_jax.scaling.forms import Form
-from suan_jax.studies.runs import points as points_of
 
 _SETTINGS = ("model", "max_len", "train_fraction", "loops_trained", "loops_inferred")
 _RUN = "_run"  # what errors call a row

@@ -8,8 +8,8 @@ from typing import Any
 
 from suan_jax.files import write_bytes
 from suan_jax.notice import notice
+from suan_jax.runs import csv_text
 from suan_jax.studies.compare import Comparison
-from suan_jax.studies.runs import csv_text
 from suan_jax.table import print_table
 
 _HEADER = (

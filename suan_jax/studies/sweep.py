@@ -8,8 +8,8 @@ from typing import Any
 
 from suan_jax.errors import UserError
 from suan_jax.files import read_json, write_bytes
+from suan_jax.runs import csv_text, points
 from suan_jax.studies.cells import Cell, folder, run_cells, with_fields
-from suan_jax.studies.runs import csv_text, points
 from suan_jax.studies.sweep_config import Fields, SweepConfig
 
 _CELLS = "cells/"  # folder of the cells in the sweep's work directory

@@ -6,8 +6,8 @@ import pytest
 from suan_jax.errors import UserError
 from suan_jax.files import read_json, write_json
 from suan_jax.models.suan import Suan
+from suan_jax.runs import points
 from suan_jax.studies import SweepConfig, cells, grid, sweep
-from suan_jax.studies.runs import points
 from suan_jax.studies.sweep import cells as cells_of
 
 _CONFIG = SweepConfig(
