@@ -12,6 +12,7 @@ from suan_jax.models.loopctr import GRADES, LoopCtr, StackCtr
 from suan_jax.models.suan import Suan
 from suan_jax.training.summary import count_parameters
 from tests.compiling import quick_jit
+from tests.models.intermediates import returned_by
 from tests.models.random_model import body_parameters, random_model
 from tests.random_batch import garble_pads, random_batch, random_ids, random_schema
 
@@ -166,6 +167,20 @@ def test_the_balance_loss_is_alpha_at_perfect_balance_whatever_the_loops(kind, l
     np.testing.assert_allclose(score(variables, BATCH).auxiliary["balance"], 0.25, rtol=1e-5)
     nobody = BATCH.replace(candidate_mask=jnp.zeros_like(BATCH.candidate_mask))
     assert score(variables, nobody).auxiliary["balance"] == 0
+
+
+def test_the_balance_loss_is_of_all_calls_of_a_router_together():
+    _, loads = returned_by("states", changed(inferred_loops=2), built()[1], BATCH)
+    together, apart = 0.0, 0.0
+    for load in loads["block_0"].values():
+        share = load.chosen_E / load.tokens[:, None]
+        p = load.probability_E / load.tokens[:, None]
+        together += 4 * np.sum(share.mean(0) * p.mean(0))
+        apart += 4 * np.sum(share * p)
+    assert abs(together - apart / 2) > 1e-3
+    # The two models share their six other routers and have 8 and 10 in all.
+    loop, stack = (gradients(kind)[0][1].auxiliary["balance"] / 1e-2 for kind in (LoopCtr, StackCtr))
+    np.testing.assert_allclose(8 * loop - 10 * stack, together - apart, atol=1e-3)
 
 
 def test_pads_and_their_contents_stay_out_of_balance_and_diagnostics():
