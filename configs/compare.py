@@ -30,19 +30,19 @@ ENTRIES = {
 }
 
 
-def get_config(store: str = "", max_len: int = 200) -> CompareConfig:
-    """On the synthetic log, or on a store."""
-    if store:  # of short histories, such as KuaiRand-Pure
+def get_config(store: str = "", max_len: int = 0) -> CompareConfig:
+    """On the synthetic log, or on a store; `max_len` is 200 there, and 50 on a store, unless given."""
+    if store:  # with the settings of configs/kuairand.py
         return CompareConfig(
             model=Din(embedding_width=16),
-            data=DataConfig(store=store, max_len=min(max_len, 50), train_on="train+validation"),
+            data=DataConfig(store=store, max_len=max_len or 50, train_on="train+validation"),
             optimizer=OptimizerConfig(schedule="linear", embedding_learning_rate=0.05, embedding_init=0.01),
             train=TrainConfig(batch_size=512),
             entries=ENTRIES,
         )
     return CompareConfig(
         model=Din(),
-        data=DataConfig(max_len=max_len),
+        data=DataConfig(max_len=max_len or 200),
         train=TrainConfig(batch_size=256),
         entries=ENTRIES,
     )

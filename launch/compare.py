@@ -29,7 +29,9 @@ def main(argv: Sequence[str]) -> None:
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else config_file.default_workdir()
     comparison = compare(_CONFIG.value, workdir, _ONLY.value)
     print_comparison(comparison, workdir)
-    if not _ONLY.value:
+    if _ONLY.value:
+        print("With --only no file is written: repeat the command without it for the table and the figure.")
+    else:
         write_comparison(comparison, workdir)
     if comparison.failures:
         names = ", ".join(comparison.failures)

@@ -15,13 +15,18 @@ def _cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+def _drawn_width(columns: Sequence[str], cells: list[list[str]]) -> int:
+    """Characters of a line of the drawn table; wider than the terminal it would lose digits."""
+    return 1 + sum(3 + max(map(len, column)) for column in zip(columns, *cells, strict=True))
+
+
 def print_table(
     title: str,
     columns: Sequence[str],
     rows: Iterable[Sequence[Any]],
     console: rich.console.Console | None = None,
 ) -> None:
-    """Prints a table on standard output; columns of numbers are aligned to the right.
+    """Prints a table on standard output, drawn where a terminal is wide enough; numbers stand to the right.
 
     Args:
       title: line above the table.
@@ -42,7 +47,7 @@ def print_table(
         for index in range(len(columns))
     ]
     cells = [[_cell(value) for value in row] for row in rows]
-    if console.is_terminal:
+    if console.is_terminal and _drawn_width(columns, cells) <= console.width:
         table = rich.table.Table(title=title, title_justify="left")
         for name, number in zip(columns, numeric, strict=True):
             table.add_column(name, justify="right" if number else "left")

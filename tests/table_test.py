@@ -30,3 +30,9 @@ def test_a_terminal_gets_a_drawn_table_with_the_text_as_it_is():
 def test_a_row_of_another_length_is_refused():
     with pytest.raises(ValueError, match="1 values for 2 columns"):
         _print(False, "t", ["a", "b"], [["x"]])
+
+
+def test_a_table_wider_than_the_terminal_keeps_its_digits():
+    text = _print(True, "Models", ["model", "a long heading"] * 3, [["suan", 0.71234567] * 3])
+    assert "…" not in text and "│" not in text
+    assert text.splitlines()[-1].split() == ["suan", "0.712346"] * 3

@@ -113,7 +113,17 @@ _REGISTRY: dict[str, type[ModelDefinition]] = {}
 
 
 def register(cls: type[ModelDefinition]) -> type[ModelDefinition]:
-    """Makes a config class, a dataclass with a default `name`, known as `--config.model.name=NAME`."""
+    """Makes a config class, a dataclass with a default `name`, known as `--config.model.name=NAME`.
+
+    Raises:
+      UserError: if another class has that name; the same file may be run again.
+    """
+    known = _REGISTRY.get(cls.name, cls)
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise UserError(
+            f"{cls.__qualname__} is named {cls.name!r}, as {known.__module__}.{known.__qualname__} is, "
+            "expected a name of its own"
+        )
     _REGISTRY[cls.name] = cls
     return cls
 

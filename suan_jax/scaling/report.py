@@ -126,7 +126,7 @@ def write_report(report: Report, out: Path) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
-        notice("no figure is drawn, as matplotlib is not installed: pip install 'suan-jax[figures]'")
+        notice("no figure is drawn, as matplotlib is not installed: pip install -e '.[figures]'")
         return
     figure.draw(report, out)
 

@@ -18,6 +18,7 @@ from suan_jax.config_dict import model_class, swapped
 from suan_jax.errors import Preempted, UserError
 from suan_jax.notice import notice
 from suan_jax.training.loop import train
+from suan_jax.training.workdir import check_unclaimed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,19 @@ def folder(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "_.,=+-" else "_" for letter in name)
 
 
+def check_cells(cells: Iterable[Cell], directory: Path) -> None:
+    """Checks that what a study's work directory holds was run by these cells' configs.
+
+    Raises:
+      UserError: if a cell's work directory holds a run of another config, naming the fields that differ.
+    """
+    for cell in cells:
+        try:
+            check_unclaimed(directory / cell.name, cell.config)
+        except UserError as error:
+            raise UserError(f"{directory} is of another study: {error}") from error
+
+
 def run_cells(cells: Iterable[Cell], directory: Path) -> tuple[dict[str, dict], dict[str, str]]:
     """Trains cells one after another; those that have finished are not run again.
 
@@ -79,9 +93,11 @@ def run_cells(cells: Iterable[Cell], directory: Path) -> tuple[dict[str, dict], 
       the rest; the same call again tries it once more.
 
     Raises:
+      UserError: before any runs, if one has run with another config.
       Preempted: after SIGTERM; the same call again goes on.
     """
     cells = list(cells)
+    check_cells(cells, directory)
     summaries, failures = {}, {}
     for number, cell in enumerate(cells, start=1):
         workdir = directory / cell.name

@@ -12,7 +12,7 @@ import numpy as np
 from suan_jax.errors import UserError, nearest
 from suan_jax.evaluation.metrics import auc_difference, evaluate
 from suan_jax.files import read_json
-from suan_jax.studies.cells import Cell, folder, run_cells, with_fields
+from suan_jax.studies.cells import Cell, check_cells, folder, run_cells, with_fields
 from suan_jax.studies.compare_config import CompareConfig
 from suan_jax.training.workdir import SCORES
 
@@ -50,15 +50,17 @@ def compare(config: CompareConfig, workdir: Path, only: Collection[str] = ()) ->
       only: entries to run, all if empty; others are compared as far as they have finished before.
 
     Raises:
-      UserError: if the config is not right.
+      UserError: if the config is not right, or the work directory holds cells of another comparison.
       Preempted: after SIGTERM.
     """
     _check(config, only)
     chosen = [entry for entry in config.entries if not only or entry in only]
     tuning = {entry: _tuning_cells(config, entry) for entry in config.entries}
+    check_cells([cell for cells in tuning.values() for cell in cells], workdir)
     _, failures = run_cells([cell for entry in chosen for cell in tuning[entry]], workdir)
     rates = {entry: _best_rate(config, entry, tuning[entry], workdir) for entry in config.entries}
     final = {entry: _final_cells(config, entry, rates[entry]) for entry in config.entries}
+    check_cells([cell for cells in final.values() for cell in cells], workdir)
     _, more = run_cells([cell for entry in chosen for cell in final[entry]], workdir)
     results = {entry: _finished(final[entry], workdir) for entry in config.entries}
     reference = results[config.reference]

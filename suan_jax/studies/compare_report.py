@@ -114,7 +114,7 @@ def _draw(comparison: Comparison, workdir: Path) -> None:
     try:
         from suan_jax.studies import compare_figure
     except ImportError:
-        notice("no figure is drawn, as matplotlib is not installed: pip install 'suan-jax[figures]'")
+        notice("no figure is drawn, as matplotlib is not installed: pip install -e '.[figures]'")
         return
     compare_figure.draw(comparison, workdir)
     if comparison.loop_rows:

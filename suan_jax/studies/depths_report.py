@@ -67,7 +67,7 @@ def write_depths(study: DepthStudy, workdir: Path) -> None:
     try:
         from suan_jax.studies import depths_figure
     except ImportError:
-        notice("no figure is drawn, as matplotlib is not installed: pip install 'suan-jax[figures]'")
+        notice("no figure is drawn, as matplotlib is not installed: pip install -e '.[figures]'")
         return
     depths_figure.draw(study, workdir)
 

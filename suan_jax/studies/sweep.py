@@ -9,7 +9,7 @@ from typing import Any
 from suan_jax.errors import UserError
 from suan_jax.files import read_json, write_bytes
 from suan_jax.runs import csv_text, points
-from suan_jax.studies.cells import Cell, folder, run_cells, with_fields
+from suan_jax.studies.cells import Cell, check_cells, folder, run_cells, with_fields
 from suan_jax.studies.sweep_config import Fields, SweepConfig
 
 _CELLS = "cells/"  # folder of the cells in the sweep's work directory
@@ -65,12 +65,13 @@ def sweep(config: SweepConfig, workdir: Path, part: int = 0, parts: int = 1) -> 
       parts: number of shares.
 
     Raises:
-      UserError: if the config is not right.
+      UserError: if the config is not right, or the work directory holds cells of another sweep.
       Preempted: after SIGTERM.
     """
     if not 0 <= part < parts:
         raise UserError(f"--part is {part} of --parts={parts}, expected 0 to {parts - 1}")
     every = cells(config)
+    check_cells(every, workdir)
     _, failures = run_cells(every[part::parts], workdir)
     rows, unfinished = [], []
     for cell in every:

@@ -7,6 +7,7 @@ import pytest
 
 from suan_jax import config_file, models
 from suan_jax.config import Config
+from suan_jax.config_dict import to_dict
 from suan_jax.errors import UserError
 from suan_jax.evaluation import metrics
 from suan_jax.files import read_json, write_array, write_json
@@ -47,6 +48,7 @@ def trained(monkeypatch):
         table = np.empty(400, [("user", np.int64), ("label", np.uint8), ("logit", np.float32)])
         table["user"], table["label"], table["logit"] = np.arange(400) // 10, label, logit
         workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / "config.json", to_dict(config))
         result = metrics.evaluate(table["user"], table["label"], table["logit"])
         if model == "loopctr":
             table, loops = _with_loops(table, config.model.trained_loops)
@@ -117,6 +119,15 @@ def test_what_has_finished_is_not_run_again_and_a_failure_is_told(trained, tmp_p
     compare(dataclasses.replace(_CONFIG, seeds=4), tmp_path)
     new = [config for config in trained[seen:] if config.train.seed == 3]
     assert [config.model.name for config in new] == ["din", "suan", "hstu", "suan"]
+
+
+def test_another_comparison_in_the_same_directory_is_refused_before_anything_runs(trained, tmp_path):
+    compare(_CONFIG, tmp_path)
+    seen = len(trained)
+    other = dataclasses.replace(_CONFIG, train=dataclasses.replace(_CONFIG.train, steps=9))
+    with pytest.raises(UserError, match=r"is of another study: .*DIN/0.0005 holds .*train.steps: 0 != 9"):
+        compare(other, tmp_path)
+    assert len(trained) == seen
 
 
 def test_some_entries_can_be_run_alone(trained, tmp_path):

@@ -3,6 +3,7 @@ import dataclasses
 
 import pytest
 
+from suan_jax.config_dict import to_dict
 from suan_jax.errors import UserError
 from suan_jax.files import read_json, write_json
 from suan_jax.models.suan import Suan
@@ -30,6 +31,7 @@ def trained(monkeypatch):
         if point[:2] == (1, 1) and calls.count(point) == 1:
             raise UserError("out of luck")
         workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / "config.json", to_dict(config))
         summary = {"grade": point[0], "seed": point[1], "auc": 0.5 + 0.1 * point[0], "params": {"body": 7}}
         write_json(workdir / "summary.json", summary)
         return summary
@@ -106,6 +108,15 @@ def test_a_wrong_sweep_is_one_sentence_and_runs_nothing(changes, sentence, train
     with pytest.raises(UserError, match=sentence):
         sweep(dataclasses.replace(_CONFIG, **changes), tmp_path)
     assert not trained and not list(tmp_path.iterdir())
+
+
+def test_another_sweep_in_the_same_directory_is_refused_before_anything_runs(trained, tmp_path):
+    sweep(_CONFIG, tmp_path)
+    seen = len(trained)
+    other = dataclasses.replace(_CONFIG, train=dataclasses.replace(_CONFIG.train, steps=9))
+    with pytest.raises(UserError, match=r"is of another study: .*grade=0,seed=0 holds .*train.steps: 0 != 9"):
+        sweep(other, tmp_path)
+    assert len(trained) == seen
 
 
 def test_a_share_that_is_not_there_is_refused(tmp_path):
