@@ -1,5 +1,6 @@
 """A model that lives in its user's config file: the one that README.md shows."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from suan_jax import config_file
 from suan_jax.errors import UserError
-from suan_jax.models import build, model
+from suan_jax.models import ModelDefinition, build, model, register
 from suan_jax.training.evaluate_run import evaluate_run
 from suan_jax.training.loop import train
 from tests.random_batch import garble_pads, random_batch, random_schema
@@ -76,3 +77,12 @@ def test_its_pads_do_not_matter(own):
     np.testing.assert_allclose(apply(variables, garble_pads(batch, schema)).logits, logits, rtol=1e-6)
     other = batch.replace(history={**batch.history, "item": batch.history["item"][::-1]})
     assert np.abs(apply(variables, other).logits - logits).max() > 1e-3
+
+
+def test_the_name_of_a_model_of_the_package_is_taken():
+    with pytest.raises(UserError, match=r"Mine is named 'din', as a model of suan_jax.models.din is"):
+
+        @register
+        @dataclasses.dataclass
+        class Mine(ModelDefinition):
+            name: str = "din"
