@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -39,22 +42,26 @@ def attention(
     return jnp.where(mask_BxTxS.any(-1)[:, :, None, None], out_BxTxHxDh, 0)
 
 
+Attend = Callable[[jax.Array, jax.Array, jax.Array, Any, Any], jax.Array]
+"""`attention`, or what stands in for it: of q, k, v, and of a bias and a mask in whatever form it takes."""
+
+
 class MultiHeadAttention(nn.Module):
-    """Projections around `attention`, all without bias: D to H heads and back.
+    """Projections around an attention, all without bias: D to H heads and back.
 
     Attributes:
       heads: H; divides D.
       dtype: dtype of the products.
+      attend: the attention.
     """
 
     heads: int
     dtype: jnp.dtype = jnp.float32
+    attend: Attend = attention
 
     @nn.compact
-    def __call__(
-        self, x_BxTxD: jax.Array, y_BxSxC: jax.Array, bias_BxTxS: jax.Array | None, mask_BxTxS: jax.Array
-    ) -> jax.Array:
-        """Queries from `x`, keys and values from `y`; returns (B, T, D)."""
+    def __call__(self, x_BxTxD: jax.Array, y_BxSxC: jax.Array, bias: Any, mask: Any) -> jax.Array:
+        """Queries from `x`, keys and values from `y`, `bias` and `mask` to `attend`; returns (B, T, D)."""
         width = x_BxTxD.shape[-1]
 
         def heads(name: str, z: jax.Array) -> jax.Array:
@@ -65,7 +72,7 @@ class MultiHeadAttention(nn.Module):
             return jnp.einsum("btc,chd->bthd", z.astype(self.dtype), kernel.astype(self.dtype))
 
         q, k, v = heads("query", x_BxTxD), heads("key", y_BxSxC), heads("value", y_BxSxC)
-        out_BxTxHxDh = attention(q, k, v, bias_BxTxS, mask_BxTxS)
+        out_BxTxHxDh = self.attend(q, k, v, bias, mask)
         init = nn.initializers.lecun_normal(in_axis=(0, 1), out_axis=2)
         init = nn.with_logical_partitioning(init, ("heads", "kv", "embed"))
         kernel = self.param("out", init, (self.heads, width // self.heads, width), jnp.float32)

@@ -45,6 +45,21 @@ def _lookup_backward(residual, gradient):
 lookup.defvjp(_lookup_forward, _lookup_backward)
 
 
+class BiasTable(nn.Module):
+    """The weights of a bias as they are, `size` of them from N(0, 0.02²), for who looks them up himself.
+
+    Attributes:
+      size: number of weights; a `PositionBias` has 2n − 1, a `TimeBias` `time_buckets.NUM_BUCKETS` + 1.
+    """
+
+    size: int
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        """The table, (`size`,) float32."""
+        return self.param("table", _table_init(), (self.size,), jnp.float32)
+
+
 class PositionBias(nn.Module):
     """w[back_i − back_j + n − 1] on positions counted back from the candidate, 2n − 1 N(0, 0.02²).
 

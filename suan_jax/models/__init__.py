@@ -1,6 +1,17 @@
 """The model zoo: `build` makes any of them from a config and a schema."""
 
-from suan_jax.models import bst, can, din, eta, hstu, loopctr, sim, suan, twin  # a model's file registers it
+from suan_jax.models import (  # a model's file registers it
+    bst,
+    can,
+    din,
+    eta,
+    hstu,
+    light_suan,
+    loopctr,
+    sim,
+    suan,
+    twin,
+)
 from suan_jax.models.model import Loops, Model, ModelDefinition, Output, build, register, registered
 
 __all__ = [
@@ -14,6 +25,7 @@ __all__ = [
     "din",
     "eta",
     "hstu",
+    "light_suan",
     "loopctr",
     "register",
     "registered",

@@ -29,6 +29,7 @@ grades.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ from suan_jax.batch import Batch
 from suan_jax.errors import UserError
 from suan_jax.layers import masking, time_buckets
 from suan_jax.layers.alignment import POOLS, DualAlignment
-from suan_jax.layers.attention import MultiHeadAttention
+from suan_jax.layers.attention import Attend, MultiHeadAttention, attention
 from suan_jax.layers.bias import PositionBias, TimeBias
 from suan_jax.layers.embedding import Rows
 from suan_jax.layers.feed_forward import SwiGLU
@@ -105,12 +106,20 @@ class Suan(SizedDefinition):
 
     def flops_per_example(self, schema: Schema, max_len: int) -> float:
         """See `ModelDefinition`."""
-        return 2.0 * self._macs(schema, max_len + 1, (max_len + 1) ** 2)
+        return 2.0 * self._macs(schema, max_len + 1, self.computed_pairs(max_len))
 
     def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
         """See `ModelDefinition`."""
-        tokens = np.asarray(lengths, np.float64) + 1
-        return 2.0 * float(np.mean(self._macs(schema, tokens, tokens * (tokens + 1) / 2)))
+        lengths = np.asarray(lengths, np.int64)
+        return 2.0 * float(np.mean(self._macs(schema, lengths + 1, self.visible_pairs(lengths))))
+
+    def computed_pairs(self, max_len: int) -> int:
+        """Pairs of tokens that self-attention scores for `max_len` events and a candidate."""
+        return (max_len + 1) ** 2
+
+    def visible_pairs(self, lengths: np.ndarray) -> np.ndarray:
+        """Those of them in which one token sees the other, for histories of `lengths` events."""
+        return (lengths + 1) * (lengths + 2) // 2
 
     def _macs(self, schema: Schema, tokens: np.ndarray | int, pairs: np.ndarray | int) -> np.ndarray | int:
         """Multiply-adds of an example with one candidate, of so many tokens and attended pairs."""
@@ -134,31 +143,33 @@ class UnifiedAttentionBlock(nn.Module):
       pool: see `Suan`.
       rms_norm: see `Suan`.
       dtype: dtype of the products.
+      attend: the self-attention.
     """
 
     heads: int
     pool: str
     rms_norm: bool
     dtype: jnp.dtype
+    attend: Attend = attention
 
     @nn.compact
     def __call__(
         self,
         x_BxTxD: jax.Array,
-        bias_BxTxT: jax.Array | None,
-        mask_BxTxT: jax.Array,
+        bias: Any,
+        mask: Any,
         profile_BxPxd: jax.Array,
         profile_mask_BxP: jax.Array,
         batch: Batch,
     ) -> tuple[jax.Array, None]:
-        """The next states of the tokens, and nothing to stack."""
+        """The next states of the tokens, and nothing to stack; `attend` says what `bias` and `mask` are."""
 
         def norm(index: int, x: jax.Array) -> jax.Array:
             return RMSNorm(name=f"norm_{index}")(x) if self.rms_norm else x
 
-        attend = MultiHeadAttention(self.heads, self.dtype, name="attention")
+        attend = MultiHeadAttention(self.heads, self.dtype, self.attend, name="attention")
         x0 = norm(1, x_BxTxD)
-        x1 = norm(2, attend(x0, x0, bias_BxTxT, mask_BxTxT) + x0)
+        x1 = norm(2, attend(x0, x0, bias, mask) + x0)
         c = jnp.zeros_like(x1)
         if profile_BxPxd.shape[1]:
             cross = MultiHeadAttention(self.heads, self.dtype, name="cross_attention")
@@ -201,28 +212,32 @@ class SuanModule(nn.Module):
     def states(self, rows: Rows, batch: Batch) -> jax.Array:
         """The last states of all tokens, (B, T, D)."""
         config, size = self.config, self.size
-        max_tokens = self.max_len + 1
         x_BxTxD = TokenEmbedding(
             self.schema,
             size.width,
             config.embedding_width,
-            max_tokens if config.absolute_position else 0,
+            self.max_len + 1 if config.absolute_position else 0,
             self.dtype,
             name="tokens",
         )(rows, batch)
+        attend, bias, mask = self.self_attention(batch)
+        blocks = stacked(UnifiedAttentionBlock, size.layers, config.remat, arguments=5)(
+            size.heads, config.pool, config.rms_norm, self.dtype, attend, name="blocks"
+        )
+        profile_BxPxd, profile_mask_BxP = profile_tokens(self.schema, rows, batch)
+        return blocks(x_BxTxD, bias, mask, profile_BxPxd.astype(self.dtype), profile_mask_BxP, batch)[0]
+
+    def self_attention(self, batch: Batch) -> tuple[Attend, Any, Any]:
+        """The self-attention of every block, and the bias and the mask that it takes.
+
+        Both are made outside the scan: one bias serves every layer, and is differentiated once.
+        """
+        config = self.config
         biases = []
         if config.position_bias:
-            biases.append(PositionBias(max_tokens, name="position_bias")(batch))
+            biases.append(PositionBias(self.max_len + 1, name="position_bias")(batch))
         if config.time_bias:
             tokens = masking.token_age(batch), masking.token_timed(batch)
             biases.append(TimeBias(name="time_bias")(time_buckets.pair_buckets(*tokens, *tokens)))
-        # Outside the scan: one bias serves every layer, and is differentiated once.
         bias_BxTxT = sum(biases).astype(self.dtype) if biases else None
-        blocks = stacked(UnifiedAttentionBlock, size.layers, config.remat, arguments=5)(
-            size.heads, config.pool, config.rms_norm, self.dtype, name="blocks"
-        )
-        profile_BxPxd, profile_mask_BxP = profile_tokens(self.schema, rows, batch)
-        mask_BxTxT = masking.visibility(batch)
-        return blocks(
-            x_BxTxD, bias_BxTxT, mask_BxTxT, profile_BxPxd.astype(self.dtype), profile_mask_BxP, batch
-        )[0]
+        return attention, bias_BxTxT, masking.visibility(batch)

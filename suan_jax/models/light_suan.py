@@ -1,0 +1,91 @@
+"""LightSUAN: SUAN with sparse self-attention (RecSys 2025, arXiv 2508.15326).
+
+SUAN's tokens, blocks and head, parameter for parameter; only who attends to whom differs. With
+o = back_j − back_i on positions counted back from the candidate, token i attends to token j iff o < k (the
+local window), or o ≥ k and (o − (k − 1)) mod r = 0 (dilated); see `layers/sparse_attention.py`. Attention
+over L events costs O(L·(k + (L − k) / r)·D); with k > L or r = 1 it is SUAN's. Every candidate has position 0
+and sees the history and itself, so that one pass scores them all, each as it would be alone.
+
+From the paper's figure of the mask: the rule, and the candidates beside one another.
+This project's decisions: k = 16 and r = 4 by default, with which the candidate of 100 events attends to 36
+of them; SUAN's grades; no `pool = "all"`, under which history states would depend on the candidate, so that
+candidates could not be scored side by side; SUAN's own decisions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from flax import linen as nn
+
+from suan_jax.batch import Batch
+from suan_jax.errors import UserError
+from suan_jax.layers import time_buckets
+from suan_jax.layers.attention import Attend
+from suan_jax.layers.bias import BiasTable
+from suan_jax.layers.sparse_attention import (
+    Parts,
+    Pattern,
+    computed_pairs,
+    sparse_attention,
+    sparse_bias,
+    sparse_pattern,
+    visible_pairs,
+)
+from suan_jax.models.model import register
+from suan_jax.models.suan import Suan, SuanModule
+from suan_jax.schema import Schema
+
+
+@register
+@dataclasses.dataclass
+class LightSuan(Suan):
+    """LightSUAN's settings: SUAN's, less the pool "all", and the pattern of its attention.
+
+    Attributes:
+      window: k, tokens of the local window, the token itself included.
+      dilation: r, steps between the tokens attended to before the window.
+    """
+
+    name: str = "light_suan"
+    window: int = 16
+    dilation: int = 4
+
+    def module(self, schema: Schema, max_len: int) -> nn.Module:
+        """See `ModelDefinition`."""
+        for name in ("window", "dilation"):
+            if getattr(self, name) < 1:
+                raise UserError(f"config.model.{name} is {getattr(self, name)}, expected at least 1")
+        if self.pool not in ("history", "causal"):
+            raise UserError(
+                f"config.model.pool is {self.pool!r}, expected history or causal, for candidates are scored"
+                " side by side on history states that depend on none of them"
+            )
+        return LightSuanModule(self, schema, self.size(schema), max_len, self.compute_dtype())
+
+    def computed_pairs(self, max_len: int) -> int:
+        """See `Suan`."""
+        return computed_pairs(max_len, self.window, self.dilation)
+
+    def visible_pairs(self, lengths: np.ndarray) -> np.ndarray:
+        """See `Suan`."""
+        return visible_pairs(lengths, self.window, self.dilation)
+
+
+class LightSuanModule(SuanModule):
+    """LightSUAN on gathered rows; attributes as of `SuanModule`."""
+
+    def self_attention(self, batch: Batch) -> tuple[Attend, Parts, Pattern]:
+        """See `SuanModule`."""
+        config = self.config
+        # What cannot hold candidates of different times holds those of one request.
+        one_request = bool(config.across_time_refusal())
+        pattern = sparse_pattern(batch, config.window, config.dilation, one_request)
+        position_table = time_table = None
+        if config.position_bias:
+            position_table = BiasTable(2 * self.max_len + 1, name="position_bias")()
+        if config.time_bias:
+            time_table = BiasTable(time_buckets.NUM_BUCKETS + 1, name="time_bias")()
+        bias = sparse_bias(pattern, batch, position_table, time_table, self.dtype)
+        return sparse_attention, bias, pattern
