@@ -16,6 +16,7 @@ from suan_jax.models.can import Can
 from suan_jax.models.din import Din
 from suan_jax.models.eta import Eta
 from suan_jax.models.hstu import Hstu
+from suan_jax.models.light_suan import LightSuan
 from suan_jax.models.loopctr import LoopCtr, StackCtr
 from suan_jax.models.sim import HardSim, SoftSim
 from suan_jax.models.suan import Suan
@@ -49,6 +50,10 @@ CASES = {
     "can_dnn": Can(head=(8,), base="dnn"),
     "hstu": Hstu(head=(8,), layers=2),
     "hstu_no_position": Hstu(head=(8,), layers=2, absolute_position=False),
+    "light_suan": LightSuan(head=(8,), window=2, dilation=2),
+    "light_suan_causal": LightSuan(
+        head=(8,), window=3, dilation=2, pool="causal", absolute_position=False, remat=True
+    ),
     "loopctr": LoopCtr(head=(8,), width=16, trained_loops=2, inferred_loops=2),
     "loopctr_plain": LoopCtr(
         head=(8,), width=16, trained_loops=1, inferred_loops=1, streams=1, experts=1, remat=True
