@@ -209,8 +209,9 @@ def arrays_within(jaxpr):
     """Sizes of all arrays that a program makes."""
     for equation in jaxpr.eqns:
         yield from (np.prod(variable.aval.shape, dtype=int) for variable in equation.outvars)
-        for inner in jax.core.jaxprs_in_params(equation.params):
-            yield from arrays_within(inner)
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda value: hasattr(value, "eqns")):
+            if hasattr(inner, "eqns"):
+                yield from arrays_within(inner)
 
 
 def test_no_array_of_all_pairs_exists_forward_or_backward():
