@@ -14,7 +14,8 @@ from suan_jax.data.vocabulary import Encoder, encode_column
 from suan_jax.schema import Feature, Schema
 
 # Columns that preparation adds to the raw ones.
-INDEX = "_index"  # the user's position in rank order
+INDEX = "_index"  # the user's position in rank order, or the sequence's, where they differ
+OWNER = "_owner"  # the user of a sequence
 RANK = "_rank"
 SPLIT = "_split"
 
@@ -72,7 +73,7 @@ def _encode(
 
 
 def partition_block(
-    users: pl.DataFrame,
+    sequences: pl.DataFrame,
     impressions: pl.DataFrame,
     events: pl.DataFrame,
     schema: Schema,
@@ -82,25 +83,25 @@ def partition_block(
     """All rows of consecutive users as one block.
 
     Args:
-      users: `_index`, `_rank` and profile columns, sorted by `_index`, without gaps.
-      impressions: sorted by (`_index`, `_time`, `_order`), at least one of each user.
-      events: sorted likewise, with unknown times, null, first; of these users only.
+      sequences: `_index`, `_owner`, `_rank` and profile columns, sorted by `_index`, without gaps.
+      impressions: sorted by (`_index`, `_time`, `_order`), at least one of each sequence.
+      events: sorted likewise, with unknown times, null, first; of these sequences only.
       schema: the log's schema.
       encoders: table name to its encoder.
       scales: dense column to its scale.
     """
-    index = users[INDEX].to_numpy()
+    index = sequences[INDEX].to_numpy()
     bounds = np.append(index, index[-1] + 1)
     impression_user, event_user = impressions[INDEX].to_numpy(), events[INDEX].to_numpy()
     timed = events[TIME].is_not_null().to_numpy()
     time, event_time = impressions[TIME].to_numpy(), events[TIME].fill_null(0).to_numpy()
     dense = [scales[name].apply(impressions[name]) for name in schema.dense]
     return Block(
-        user=index.astype(np.int64),
-        rank=users[RANK].to_numpy(),
+        user=sequences[OWNER].to_numpy().astype(np.int64),
+        rank=sequences[RANK].to_numpy(),
         event_offsets=np.searchsorted(event_user, bounds).astype(np.int64),
         impression_offsets=np.searchsorted(impression_user, bounds).astype(np.int64),
-        profile=_encode(users, schema.profile, encoders),
+        profile=_encode(sequences, schema.profile, encoders),
         event=_encode(events, schema.history, encoders),
         event_time=event_time,
         event_timed=timed,
@@ -119,9 +120,9 @@ def cut(
     max_impressions: int = IMPRESSIONS_PER_BLOCK,
     max_events: int = EVENTS_PER_BLOCK,
 ) -> Iterator[Block]:
-    """Cuts a block, between users, into blocks of at most these sizes; a larger user gets a block alone."""
-    start, users = 0, len(block.user)
-    while start < users:
+    """Cuts a block, between sequences, into blocks of at most these sizes; a larger one stays whole."""
+    start, sequences = 0, len(block.user)
+    while start < sequences:
         ends = [
             np.searchsorted(offsets, offsets[start] + limit, side="right") - 1
             for offsets, limit in (
@@ -129,13 +130,13 @@ def cut(
                 (block.event_offsets, max_events),
             )
         ]
-        end = min(max(start + 1, min(ends)), users)
+        end = min(max(start + 1, min(ends)), sequences)
         yield _slice(block, start, end)
         start = end
 
 
 def _slice(block: Block, start: int, end: int) -> Block:
-    users = slice(start, end)
+    sequences = slice(start, end)
     events = slice(*block.event_offsets[[start, end]])
     impressions = slice(*block.impression_offsets[[start, end]])
 
@@ -143,11 +144,11 @@ def _slice(block: Block, start: int, end: int) -> Block:
         return {name: column[rows] for name, column in columns.items()}
 
     return Block(
-        user=block.user[users],
-        rank=block.rank[users],
+        user=block.user[sequences],
+        rank=block.rank[sequences],
         event_offsets=block.event_offsets[start : end + 1] - events.start,
         impression_offsets=block.impression_offsets[start : end + 1] - impressions.start,
-        profile=take(block.profile, users),
+        profile=take(block.profile, sequences),
         event=take(block.event, events),
         event_time=block.event_time[events],
         event_timed=block.event_timed[events],

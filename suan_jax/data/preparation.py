@@ -11,11 +11,11 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from suan_jax.data import blocking
+from suan_jax.data import blocking, row_histories
 from suan_jax.data.block import Block
-from suan_jax.data.blocking import INDEX, RANK, SPLIT, Scale
+from suan_jax.data.blocking import INDEX, OWNER, RANK, SPLIT, Scale
 from suan_jax.data.preparation_summary import Summary
-from suan_jax.data.raw_log import ORDER, TEST, TIME, USER, RawLog, Table
+from suan_jax.data.raw_log import ORDER, TEST, TIME, USER, VALIDATION, RawLog, Table, history_column
 from suan_jax.data.store_writer import StoreWriter
 from suan_jax.data.vocabulary import Buckets, Encoder, HashedIds, Vocabulary, canonical, user_rank
 from suan_jax.errors import UserError
@@ -37,8 +37,8 @@ def prepare(
 
     Memory holds, per user, a few numbers and the profile; per vocabulary, its distinct values; per
     impression, its time (8 bytes, once, for the cut of the validation split); and one partition of
-    `ROWS_PER_PARTITION` rows. All else streams through temporary files beside `out`, removed at the end
-    and on failure.
+    `ROWS_PER_PARTITION` rows, where the entries of impressions' own histories count as rows. All else
+    streams through temporary files beside `out`, removed at the end and on failure.
 
     The train period is what lies before the test period, validation included. Vocabularies, quantiles,
     means and deviations come from the impressions of the train period and from the events that one of
@@ -60,8 +60,8 @@ def prepare(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         spill = Path(folder)
-        users, validation_from = _users(raw, source)
-        _spill(raw, users, validation_from, spill)
+        users, held_out = _users(raw, source)
+        _spill(raw, users, held_out, spill)
         encoders, scales = _encoders(raw, spill, min_count)
         sizes = {name: encoder.size for name, encoder in encoders.items()}
         schema = dataclasses.replace(raw.schema, tables=sizes)
@@ -107,56 +107,72 @@ def _writer(
     )
 
 
-def _users(raw: RawLog, source: str) -> tuple[pl.DataFrame, int]:
-    """The users with an impression, in rank order, and the first second of the validation split.
+def _users(raw: RawLog, source: str) -> tuple[pl.DataFrame, pl.Expr]:
+    """The users with an impression, in rank order, and which impressions before the test are validation.
 
-    Columns: `_user`, `_count`, `_seen`, `_last`, `_rank`, `_index`, `_partition`.
+    Columns: `_user`, `_count`, `_seen`, `_last`, `_held_out`, `_events`, `_rank`, `_index`, `_partition`.
     """
     train_time = pl.col(TIME).filter(~pl.col(TEST))
+    chosen = VALIDATION in raw.impressions.collect_schema()
+    mark = pl.col(VALIDATION) if chosen else pl.lit(False)
+    own = pl.lit(0)  # events that the impressions bring themselves
+    if raw.events is None:
+        own = pl.col(history_column(raw.schema.history[0].name)).list.len()
     per_user = raw.impressions.group_by(USER).agg(
-        pl.len().alias("_count"), train_time.len().alias(_SEEN), train_time.max().alias(_LAST)
+        pl.len().alias("_count"),
+        train_time.len().alias(_SEEN),
+        train_time.max().alias(_LAST),
+        (mark & ~pl.col(TEST)).sum().alias("_held_out"),
+        own.cast(pl.Int64).sum().alias("_events"),
     )
     times = raw.impressions.filter(~pl.col(TEST)).select(TIME)
     users, times = pl.collect_all([per_user, times], engine="streaming")
     total, train = int(users["_count"].sum()), times.height
-    held_out = round(raw.validation * train)
+    held_out = int(users["_held_out"].sum()) if chosen else round(raw.validation * train)
     for name, count in (("train", train - held_out), ("test", total - train)):
         if count == 0:
             raise UserError(
                 f"{source}: the {name} split is empty ({train} impressions before the test period, of "
                 f"which {held_out} for validation, and {total - train} in it), expected at least one"
             )
-    if raw.validation > 0 and held_out == 0:
-        raise UserError(f"{source}: {raw.validation:g} of {train} train impressions leaves validation empty")
-    validation_from = np.iinfo(np.int64).max
-    if held_out:
-        validation_from = int(np.partition(times[TIME].to_numpy(), train - held_out)[train - held_out])
+    if not chosen:
+        if raw.validation > 0 and held_out == 0:
+            raise UserError(
+                f"{source}: {raw.validation:g} of {train} train impressions leaves validation empty"
+            )
+        first = np.iinfo(np.int64).max
+        if held_out:
+            first = int(np.partition(times[TIME].to_numpy(), train - held_out)[train - held_out])
+        mark = pl.col(TIME) >= first
     users = users.with_columns(pl.Series(RANK, user_rank(users[USER]))).sort(RANK, USER)
-    events = raw.events.select(pl.len()).collect(engine="streaming").item()
+    events = int(users["_events"].sum())
+    if raw.events is not None:
+        events = raw.events.select(pl.len()).collect(engine="streaming").item()
     partitions = -(-max(total, events) // ROWS_PER_PARTITION)
     users = users.with_row_index(INDEX).with_columns(pl.col(INDEX).cast(pl.Int64))
     per_partition = -(-users.height // partitions)
-    return users.with_columns((pl.col(INDEX) // per_partition).alias(_PARTITION)), validation_from
+    return users.with_columns((pl.col(INDEX) // per_partition).alias(_PARTITION)), mark
 
 
-def _spill(raw: RawLog, users: pl.DataFrame, validation_from: int, spill: Path) -> None:
+def _spill(raw: RawLog, users: pl.DataFrame, held_out: pl.Expr, spill: Path) -> None:
     """Writes impressions, events and profiles, with their users' index, to one folder per partition."""
     keys = users.lazy().select(USER, INDEX, RANK, _PARTITION, _SEEN, _LAST)
     split = (
         pl.when(pl.col(TEST))
         .then(_SPLIT_INDEX["test"])
-        .when(pl.col(TIME) >= validation_from)
+        .when(held_out)
         .then(_SPLIT_INDEX["validation"])
         .otherwise(_SPLIT_INDEX["train"])
     )
-    seen = (pl.col(_SEEN) > 0) & (pl.col(TIME).is_null() | (pl.col(TIME) < pl.col(_LAST)))
-    profiles = keys if raw.users is None else keys.join(raw.users, on=USER, how="left")
-    impressions = raw.impressions.join(keys.select(USER, INDEX, _PARTITION), on=USER)
-    frames = {
-        "impressions": impressions.with_columns(split.cast(pl.UInt8).alias(SPLIT)).drop(TEST, USER),
-        "events": raw.events.join(keys.drop(RANK), on=USER).with_columns(seen.alias(_SEEN)).drop(_LAST, USER),
-        "users": profiles.drop(_LAST, USER),
-    }
+    owner = [INDEX, _PARTITION, *([RANK] if raw.events is None else [])]
+    impressions = raw.impressions.join(keys.select(USER, *owner), on=USER)
+    impressions = impressions.with_columns(split.cast(pl.UInt8).alias(SPLIT))
+    frames = {"impressions": impressions.drop(TEST, VALIDATION, USER, strict=False)}
+    if raw.events is not None:
+        seen = (pl.col(_SEEN) > 0) & (pl.col(TIME).is_null() | (pl.col(TIME) < pl.col(_LAST)))
+        events = raw.events.join(keys.drop(RANK), on=USER).with_columns(seen.alias(_SEEN))
+        profiles = keys if raw.users is None else keys.join(raw.users, on=USER, how="left")
+        frames |= {"events": events.drop(_LAST, USER), "users": profiles.drop(_LAST, USER)}
     with progress(len(frames), "sorting rows by user") as done:
         for name, frame in frames.items():
             schema = frame.collect_schema()
@@ -189,17 +205,18 @@ def _counts(frame: pl.LazyFrame, weight: pl.Expr, column: str, dtype: pl.DataTyp
 def _encoders(raw: RawLog, spill: Path, min_count: int) -> tuple[dict[str, Encoder], dict[str, Scale]]:
     """Encoders of all tables, and scales of all dense columns, from the train period."""
     impressions = _scan(spill, "impressions").filter(pl.col(SPLIT) != _SPLIT_INDEX["test"])
-    train: Mapping[str, tuple[pl.LazyFrame, pl.Expr]] = {
-        "history": (_scan(spill, "events").filter(pl.col(_SEEN)), pl.lit(1)),
-        "candidate": (impressions, pl.lit(1)),
-        "context": (impressions, pl.lit(1)),
+    # An event of an impression's own history counts once for each train impression that brings it.
+    train = dict.fromkeys(("history", "candidate", "context", "profile"), (impressions, pl.lit(1)))
+    if raw.events is not None:
+        train["history"] = (_scan(spill, "events").filter(pl.col(_SEEN)), pl.lit(1))
         # A profile counts once for each train impression of its user.
-        "profile": (_scan(spill, "users").filter(pl.col(_SEEN) > 0), pl.col(_SEEN)),
-    }
+        train["profile"] = (_scan(spill, "users").filter(pl.col(_SEEN) > 0), pl.col(_SEEN))
     columns: dict[str, list[tuple[str, str]]] = {}
     for group in train:
         for feature in raw.schema.group(group):
-            columns.setdefault(feature.table, []).append((group, feature.name))
+            listed = group == "history" and raw.events is None
+            column = history_column(feature.name) if listed else feature.name
+            columns.setdefault(feature.table, []).append((group, column))
     encoders: dict[str, Encoder] = {}
     with progress(len(columns), "counting values") as done:
         for name, readers in sorted(columns.items()):
@@ -250,7 +267,11 @@ def _blocks(
 ) -> Iterator[Block]:
     """The blocks of one partition, whose rows are held in memory meanwhile."""
     by_time = [INDEX, TIME, ORDER]  # nulls, the unknown times, sort first
-    users = _scan(spill, "users", partition).collect().sort(INDEX)
-    impressions = _scan(spill, "impressions", partition).collect().sort(by_time)
+    impressions = _scan(spill, "impressions", partition).collect()
+    if not (spill / "events").exists():
+        yield from blocking.cut(row_histories.partition_block(impressions, schema, encoders, scales))
+        return
+    users = _scan(spill, "users", partition).with_columns(pl.col(INDEX).alias(OWNER)).collect().sort(INDEX)
     events = _scan(spill, "events", partition).collect().sort(by_time)
-    yield from blocking.cut(blocking.partition_block(users, impressions, events, schema, encoders, scales))
+    block = blocking.partition_block(users, impressions.sort(by_time), events, schema, encoders, scales)
+    yield from blocking.cut(block)

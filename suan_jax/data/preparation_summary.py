@@ -42,7 +42,8 @@ class Summary:
       schema: the log's schema.
       notes: further counts, from the source.
       users: users with at least one impression.
-      events: events of these users.
+      sequences: their sequences of events; more than users where impressions bring their own histories.
+      events: events of these sequences.
       untimed: events whose time is unknown.
       splits: name to totals of the split.
       values: table to how many values were read through it, missing ones excluded.
@@ -52,11 +53,13 @@ class Summary:
     schema: Schema
     notes: dict[str, int] = dataclasses.field(default_factory=dict)
     users: int = 0
+    sequences: int = 0
     events: int = 0
     untimed: int = 0
     splits: dict[str, Split] = dataclasses.field(default_factory=lambda: {name: Split() for name in SPLITS})
     values: dict[str, int] = dataclasses.field(default_factory=dict)
     unknown: dict[str, int] = dataclasses.field(default_factory=dict)
+    _last_user: int = -1
 
     @property
     def impressions(self) -> int:
@@ -64,8 +67,10 @@ class Summary:
         return sum(split.impressions for split in self.splits.values())
 
     def add(self, block: Block) -> None:
-        """Takes in a block."""
-        self.users += len(block.user)
+        """Takes in a block; blocks come in the order of their users."""
+        self.users += int(np.count_nonzero(np.diff(block.user, prepend=self._last_user)))
+        self._last_user = int(block.user[-1])
+        self.sequences += len(block.user)
         self.events += len(block.event_time)
         self.untimed += int((~block.event_timed).sum())
         for index, name in enumerate(SPLITS):
@@ -84,6 +89,7 @@ class Summary:
         counts = {
             "impressions": self.impressions,
             "users": self.users,
+            "histories": self.sequences,
             "events": self.events,
             "events without a time": self.untimed,
             **self.notes,
@@ -103,7 +109,7 @@ class Summary:
 
 
 def _moment(seconds: int | None) -> str | None:
-    if seconds is None:
+    if not seconds:  # 0 throughout a log without a clock
         return None
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
 

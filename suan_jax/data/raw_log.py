@@ -15,6 +15,16 @@ TIME = "_time"
 ORDER = "_order"
 LABEL = "_label"
 TEST = "_test"
+VALIDATION = "_validation"  # optional, see `RawLog`
+
+
+def history_column(name: str) -> str:
+    """The impressions' list column of a history feature, where every impression brings its own history."""
+    return f"_history_{name}"
+
+
+HISTORY_TIME = history_column("_time")
+"""The list column of such events' times, int64 seconds since 1970; absent where none is known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,20 +51,25 @@ class RawLog:
     Repeats are dropped by the source already.
 
     Attributes:
-      impressions: `_user`; `_time`, int64 seconds since 1970; `_order`, int64, unique, decides among equal
-        times; `_label`, 0 or 1; `_test`, Boolean, True in the test period; candidate, context and dense
-        columns.
-      events: `_user`; `_time`, null where unknown (such events come first); `_order`; history columns.
-      users: `_user`, unique, and the profile columns; None without profile features.
+      impressions: `_user`; `_time`, int64 seconds since 1970, 0 throughout a log without a clock; `_order`,
+        int64, unique, decides among equal times; `_label`, 0 or 1; `_test`, Boolean, True in the test
+        period; candidate, context and dense columns. Optionally `_validation`, Boolean, True in the rows
+        before the test period that are set apart.
+      events: `_user`; `_time`, null where unknown (such events come first); `_order`; history columns. None
+        where every impression brings its own history: then the impressions have a `history_column` per
+        history feature, lists of equal lengths, the oldest event first, `HISTORY_TIME` where times are
+        known, and the profile columns, whose names no other group may have.
+      users: `_user`, unique, and the profile columns; None without profile features, or without `events`.
       schema: the features; its `tables` are empty and filled in by preparation.
       tables: vocabularies that differ from the default `Table()`.
       log1p: dense columns that become sign(x) log(1 + |x|) before they are standardised.
-      validation: share of the impressions before the test period, the last by time, set apart.
+      validation: share of the impressions before the test period, the last by time, set apart, unless
+        `_validation` says which.
       notes: what the source did, for the printed summary, such as {"repeats dropped": 3}.
     """
 
     impressions: pl.LazyFrame
-    events: pl.LazyFrame
+    events: pl.LazyFrame | None
     schema: Schema
     users: pl.LazyFrame | None = None
     tables: Mapping[str, Table] = dataclasses.field(default_factory=dict)

@@ -100,7 +100,10 @@ class Examples:
             late = (block.time > self._cut) | (at_cut & (np.cumsum(at_cut) > self._ties_out[index]))
             keep &= ~trimmed | late
         if self._selection.negative_rate < 1:
-            position = np.arange(len(sequence)) - block.impression_offsets[sequence]
+            # Counted over all sequences of the user: where each has one impression they would share a fate.
+            first = np.flatnonzero(np.diff(block.user, prepend=block.user[0] - 1))
+            starts = block.impression_offsets[np.repeat(first, np.diff(first, append=len(block.user)))]
+            position = np.arange(len(sequence)) - starts[sequence]
             kept = _uniform(block.user[sequence], block.time, position) < self._selection.negative_rate
             keep &= ~trimmed | (block.label > 0) | kept
         return np.flatnonzero(keep)

@@ -13,7 +13,7 @@ from suan_jax.data.sources.log_spec import TIME_UNITS
 from suan_jax.errors import UserError
 
 ROW = "_row"  # position of a row over all files of a table
-_FILE_ROW = "_file_row"
+FILE_ROW = "_file_row"  # its position in its own file, from 1
 _EARLIEST = int(datetime.datetime(1971, 1, 1, tzinfo=datetime.UTC).timestamp())
 _LATEST = int(datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC).timestamp())
 
@@ -67,8 +67,7 @@ class RawTable:
             raise UserError(f"{files[0]} is empty, expected a header and rows") from None
         table = cls(files, columns)
         for file in files:
-            if _scan_file(file).select(pl.len()).collect(engine="streaming").item() == 0:
-                raise UserError(f"{file} is empty, expected at least one row")
+            table.require_rows(file)
         return table
 
     @property
@@ -78,6 +77,15 @@ class RawTable:
             str(self.files[0]) if len(self.files) == 1 else f"{self.files[0]} and {len(self.files) - 1} more"
         )
 
+    def require_rows(self, file: Path) -> None:
+        """Checks that a file has a row.
+
+        Raises:
+          UserError: if it has none.
+        """
+        if self._scan(file).select(pl.len()).collect(engine="streaming").item() == 0:
+            raise UserError(f"{file} is empty, expected at least one row")
+
     def require(self, columns: Sequence[str]) -> None:
         """Checks that all files have these columns.
 
@@ -85,7 +93,7 @@ class RawTable:
           UserError: naming the first that is missing.
         """
         for file in self.files:
-            there = _scan_file(file).collect_schema()
+            there = self._scan(file).collect_schema()
             for column in columns:
                 if column not in there:
                     raise UserError(
@@ -96,13 +104,13 @@ class RawTable:
         """These columns, and `_row`, int64."""
         self.require(columns)
         wanted = list(dict.fromkeys(columns))
-        frames = [_scan_file(file).select(wanted) for file in self.files]
+        frames = [self._scan(file).select(wanted) for file in self.files]
         frame = pl.concat(frames, how="vertical_relaxed").with_row_index(ROW)
         return frame.with_columns(pl.col(ROW).cast(pl.Int64))
 
     def dtype(self, column: str) -> pl.DataType:
         """Type of a column in the first file."""
-        return _scan_file(self.files[0]).collect_schema()[column]
+        return self._scan(self.files[0]).collect_schema()[column]
 
     def check(self, checks: Sequence[Check]) -> None:
         """Makes one pass over each file.
@@ -113,8 +121,8 @@ class RawTable:
         if not checks:
             return
         for file in self.files:
-            frame = _scan_file(file).with_row_index(_FILE_ROW, offset=1)
-            row = pl.col(_FILE_ROW)
+            frame = self._scan_numbered(file)
+            row = pl.col(FILE_ROW)
             first = frame.select(
                 row.filter(check.bad.fill_null(False)).min().alias(str(index))
                 for index, check in enumerate(checks)
@@ -127,6 +135,14 @@ class RawTable:
                 raise UserError(
                     f"{file}: column {column!r}, row {position} holds {value!r}, expected {expected}"
                 )
+
+    def _scan(self, file: Path) -> pl.LazyFrame:
+        """The rows of one file."""
+        return _scan_file(file)
+
+    def _scan_numbered(self, file: Path) -> pl.LazyFrame:
+        """The same, and `FILE_ROW`."""
+        return self._scan(file).with_row_index(FILE_ROW, offset=1)
 
 
 def _scan_file(path: Path) -> pl.LazyFrame:

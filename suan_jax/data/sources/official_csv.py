@@ -1,0 +1,111 @@
+"""CSV files of a published log: the columns that its publisher names, and what real copies of them bring."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from suan_jax.data.sources.raw_table import FILE_ROW, Check, RawTable
+from suan_jax.errors import UserError
+
+_LINE = "line"
+
+
+@dataclasses.dataclass(frozen=True)
+class OfficialCsv(RawTable):
+    """Comma-separated files, read as text; an empty field and the word NULL are missing values.
+
+    Spaces around the names of a header are dropped, and so is every row that repeats the header, as files
+    that were joined have. The official files quote nothing, so a line has as many fields as it has commas,
+    and one.
+
+    Attributes:
+      header: whether each file starts with its columns' names; else `columns` names the fields by position.
+    """
+
+    header: bool = True
+
+    def _scan(self, file: Path) -> pl.LazyFrame:
+        return self._scan_numbered(file).drop(FILE_ROW)
+
+    def _scan_numbered(self, file: Path) -> pl.LazyFrame:
+        rows = pl.scan_csv(
+            file,
+            has_header=False,
+            skip_rows=int(self.header),
+            schema=dict.fromkeys(self.columns, pl.String),
+            null_values=["NULL"],
+            row_index_name=FILE_ROW,
+            row_index_offset=1,
+        )
+        return rows.filter(pl.col(self.columns[0]).str.strip_chars().ne_missing(self.columns[0]))
+
+
+def open_official(
+    files: Sequence[Path], columns: Sequence[str], publication: str, header: bool = True
+) -> OfficialCsv:
+    """Opens files of the same columns and checks the form of every line.
+
+    Args:
+      files: the files, at least one.
+      columns: names of the columns, which a header may have in any order, among others; without a header,
+        in the order of the file.
+      publication: name of the published log, for errors.
+      header: whether the files have one.
+
+    Raises:
+      UserError: if a file or a column is missing, a file is empty, or a line has another number of fields.
+    """
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file} is missing, expected a file of {publication}")
+    names = _header(files[0]) if header else tuple(columns)
+    for column in columns:
+        if column not in names:
+            raise UserError(
+                f"{files[0]}: column {column!r} is missing, expected the columns of {publication}: "
+                f"{', '.join(columns)}"
+            )
+    table = OfficialCsv(tuple(files), names, header)
+    for file in files:
+        if header and _header(file) != names:
+            raise UserError(f"{file}: its header is not that of {files[0]}, expected {', '.join(names)}")
+        _check_lines(file, len(names), header)
+        table.require_rows(file)
+    return table
+
+
+def integer(column: str) -> pl.Expr:
+    """A column as int64, whether written 7 or 7.0; null where it is neither."""
+    return pl.col(column).str.strip_suffix(".0").cast(pl.Int64, strict=False)
+
+
+def integer_check(column: str, missing: bool = False) -> Check:
+    """Values must be integers; and may be missing, if `missing`."""
+    bad = integer(column).is_null()
+    return Check(column, pl.col(column).is_not_null() & bad if missing else bad, "an integer")
+
+
+def label_check(column: str) -> Check:
+    """Values must be 0 or 1."""
+    return Check(column, ~integer(column).is_in([0, 1]).fill_null(False), "a label, 0 or 1")
+
+
+def _header(file: Path) -> tuple[str, ...]:
+    with file.open(encoding="utf-8-sig") as lines:
+        return tuple(name.strip() for name in lines.readline().split(","))
+
+
+def _check_lines(file: Path, fields: int, header: bool) -> None:
+    lines = pl.scan_lines(file, name=_LINE, row_index_name=FILE_ROW, row_index_offset=int(not header))
+    found = pl.col(_LINE).str.count_matches(",", literal=True) + 1
+    bad = lines.with_columns(found.alias("found")).filter(
+        (pl.col("found") != fields) & (pl.col(FILE_ROW) > 0)
+    )
+    first = bad.select(FILE_ROW, "found").head(1).collect(engine="streaming")
+    if first.height:
+        row, count = first.row(0)
+        raise UserError(f"{file}: row {row} has {count} fields, expected {fields}: the line is broken")
