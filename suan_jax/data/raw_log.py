@@ -57,8 +57,8 @@ class RawLog:
         before the test period that are set apart.
       events: `_user`; `_time`, null where unknown (such events come first); `_order`; history columns. None
         where every impression brings its own history: then the impressions have a `history_column` per
-        history feature, lists of equal lengths, the oldest event first, `HISTORY_TIME` where times are
-        known, and the profile columns, whose names no other group may have.
+        history feature, lists of equal lengths, the oldest event first; or, in any order, with
+        `HISTORY_TIME`, where times are known; and the profile columns, whose names no other group may have.
       users: `_user`, unique, and the profile columns; None without profile features, or without `events`.
       schema: the features; its `tables` are empty and filled in by preparation.
       tables: vocabularies that differ from the default `Table()`.

@@ -37,15 +37,16 @@ def _raw(kind: str, seed: int = 0) -> RawLog:
     rows = {name: [] for name in ("user", "age", "item", "past", "kinds", "then", "now", "label")}
     for _ in range(ROWS):
         user, end = int(random.integers(USERS)), int(random.integers(60))
-        start = 0 if kind == "prefix" else max(0, end - 5)
-        past = life[user][start:end]
+        start = 0 if kind == "prefix" else max(0, end - (5 if kind == "window" else random.integers(2, 5)))
+        order = range(start, end) if kind != "timed" else range(start, end)[::-1]  # times tell the order
+        past = [life[user][index] for index in order]
         now = 10_000 + 100 * end + int(random.integers(-250, 100)) if kind == "timed" else 0
         rows["user"].append(user)
         rows["age"].append(user * 2 + int(end > 40))  # a profile that changes once
         rows["item"].append(int(random.integers(9)))
         rows["past"].append(past)
         rows["kinds"].append([None if value == 4 else f"kind {value % 3}" for value in past])
-        rows["then"].append([10_000 + 100 * index for index in range(start, end)])
+        rows["then"].append([10_000 + 100 * index for index in order])
         rows["now"].append(now)
         rows["label"].append(int(random.integers(2)))
     frame = pl.DataFrame(
@@ -71,7 +72,7 @@ def _expected(raw: RawLog) -> list:
         past = [(str(item), kind, None) for item, kind in past]
         if HISTORY_TIME in row:
             ages = [row[TIME] - then for then in row[HISTORY_TIME]]
-            past = [(*event[:2], age) for event, age in zip(past, ages, strict=True) if age > 0]
+            past = [(*event[:2], age) for event, age in zip(past, ages, strict=True) if age > 0][::-1]
         split = "test" if row[TEST] else "validation" if row[VALIDATION] else "train"
         features = (str(row["item"]), str(row["age"]))
         found.append((str(row[USER]), split, row[TIME], row[LABEL], features, tuple(past)))
@@ -118,7 +119,7 @@ def test_partitions_change_nothing(tmp_path, monkeypatch):
 def test_vocabularies_count_the_train_rows_alone(tmp_path):
     new = {history_column("item"): [77], history_column("kind"): ["new"]}
     rows = _raw("window").impressions.with_columns(
-        pl.when(pl.col(TEST)).then(pl.lit(pl.Series([value]).first())).otherwise(pl.col(name)).alias(name)
+        pl.when(pl.col(TEST)).then(pl.lit(value)).otherwise(pl.col(name)).alias(name)
         for name, value in new.items()
     )
     prepare(RawLog(rows, None, SCHEMA), tmp_path / "store", "test", min_count=1)

@@ -113,9 +113,8 @@ def read(raw: Path, spec: Any = None) -> RawLog:
 
 def _entries(column: str) -> pl.Expr:
     """A list as texts; a missing one is empty, and an empty entry missing."""
-    text = pl.col(column).fill_null("")
-    entries = text.str.split(";").list.eval(pl.when(pl.element() != "").then(pl.element()))
-    return pl.when(text == "").then(pl.lit([], pl.List(pl.String))).otherwise(entries)
+    entries = pl.col(column).str.split(";").list.eval(pl.when(pl.element() != "").then(pl.element()))
+    return pl.when(entries.is_null()).then(pl.lit([], pl.List(pl.String))).otherwise(entries).alias(column)
 
 
 def _numbers(column: str) -> pl.Expr:

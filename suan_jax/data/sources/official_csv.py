@@ -37,7 +37,7 @@ class OfficialCsv(RawTable):
             has_header=False,
             skip_rows=int(self.header),
             schema=dict.fromkeys(self.columns, pl.String),
-            null_values=["NULL"],
+            null_values=["NULL", ""],
             row_index_name=FILE_ROW,
             row_index_offset=1,
         )

@@ -18,7 +18,7 @@ from suan_jax.data.sources.official_csv import OfficialCsv, integer, open_offici
 from suan_jax.data.sources.raw_table import Check
 
 VALIDATION_SHARE = 0.1  # of the rows of train.csv
-_LIST = r"^(\d+(\^\d+)*)?$"
+_LIST = r"^\d+(\^\d+)*$"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +69,8 @@ def keys(user: str, label: str) -> list[pl.Expr]:
 
 def ids(column: str) -> pl.Expr:
     """A column of integers joined by "^" as a list; a missing one is empty."""
-    text = pl.col(column).fill_null("")
-    empty = pl.lit([], pl.List(pl.Int64))
-    return pl.when(text == "").then(empty).otherwise(text.str.split("^").cast(pl.List(pl.Int64)))
+    entries = pl.col(column).str.split("^").cast(pl.List(pl.Int64))
+    return pl.when(entries.is_null()).then(pl.lit([], pl.List(pl.Int64))).otherwise(entries).alias(column)
 
 
 def ids_check(column: str) -> Check:
