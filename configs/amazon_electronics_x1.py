@@ -5,7 +5,7 @@ published by RecZoo (https://github.com/reczoo/Datasets).
 
     python launch/prepare.py --source=amazon_electronics_x1 --raw=amazon --out=stores/amazon --min_count=1
     python launch/train.py --config=configs/amazon_electronics_x1.py --workdir=runs/amazon_din
-    python launch/train.py --config=configs/amazon_electronics_x1.py --config.model.name=bst --workdir=runs/bst
+    python launch/train.py --config=configs/amazon_electronics_x1.py --config.model.name=bst --workdir=bst
 
 Published by BARS, gAUC / AUC / log loss: DIN .8835 / .8860 / .4302, BST .8841 / .8864 / .4301, DIEN .8856 /
 .8888 / .4257. Absolute numbers differ by preprocessing: a gap to these numbers may be the preparation's, the

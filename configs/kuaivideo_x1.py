@@ -5,7 +5,7 @@ RecZoo (https://github.com/reczoo/Datasets).
 
     python launch/prepare.py --source=kuaivideo_x1 --raw=KuaiVideo_x1 --out=stores/kuaivideo_x1 --min_count=10
     python launch/train.py --config=configs/kuaivideo_x1.py --workdir=runs/kuaivideo_din
-    python launch/train.py --config=configs/kuaivideo_x1.py --config.model.name=bst --workdir=runs/bst
+    python launch/train.py --config=configs/kuaivideo_x1.py --config.model.name=bst --workdir=bst
 
 Published by BARS, gAUC / AUC / log loss: DIN .6696 / .7495 / .4321, BST .6690 / .7484 / .4338, DMIN .6726 /
 .7508 / .4302, all with visual embeddings, which are not read here. Absolute numbers differ by preprocessing:

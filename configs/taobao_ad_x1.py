@@ -5,7 +5,7 @@ RecZoo (https://github.com/reczoo/Datasets).
 
     python launch/prepare.py --source=taobao_ad_x1 --raw=TaobaoAd_x1 --out=stores/taobao_ad_x1 --min_count=10
     python launch/train.py --config=configs/taobao_ad_x1.py --workdir=runs/taobao_x1_din
-    python launch/train.py --config=configs/taobao_ad_x1.py --config.model.name=bst --workdir=runs/bst
+    python launch/train.py --config=configs/taobao_ad_x1.py --config.model.name=bst --workdir=bst
 
 Published by BARS, gAUC / AUC / log loss: DIN .5765 / .6524 / .1924, BST .5763 / .6511 / .1928. Absolute
 numbers differ by preprocessing: a gap to these numbers may be the preparation's, the optimizer's or the

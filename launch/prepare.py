@@ -2,8 +2,9 @@
 
     python launch/prepare.py --source=NAME --raw=DIR --out=STORE [--spec=FILE] [--min_count=N]
 
-Sources: kuairand_pure, the official folder; logs, your own tables, which --spec describes (a Python file
-whose get_spec() returns a suan_jax.data.sources.log_spec.LogSpec); synthetic, the embedded log (no --raw).
+Sources: kuairand_pure, taobao_ad, eleme, amazon_electronics_x1, taobao_ad_x1 and kuaivideo_x1, folders of the
+official files; logs, your own tables, which --spec describes (a Python file whose get_spec() returns a
+suan_jax.data.sources.log_spec.LogSpec); synthetic, the embedded log (no --raw).
 """
 
 from absl import flags
