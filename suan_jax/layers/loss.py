@@ -11,6 +11,11 @@ from suan_jax.batch import Batch
 
 def log_loss(logits_BxM: jax.Array, batch: Batch) -> jax.Array:
     """The mean binary cross-entropy in nats over the candidates that are no pads; zero if all are."""
-    losses_BxM = optax.sigmoid_binary_cross_entropy(logits_BxM, batch.label)
+    return cross_entropy(logits_BxM, batch.label, batch)
+
+
+def cross_entropy(logits_BxM: jax.Array, target_BxM: jax.Array, batch: Batch) -> jax.Array:
+    """The same against probabilities `target_BxM` in the place of labels."""
+    losses_BxM = optax.sigmoid_binary_cross_entropy(logits_BxM, target_BxM)
     valid = batch.candidate_mask
     return jnp.sum(jnp.where(valid, losses_BxM, 0.0)) / jnp.maximum(jnp.sum(valid), 1)

@@ -19,7 +19,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from suan_jax.errors import UserError
 from suan_jax.notice import notice
-from suan_jax.training.checksums import find_damage, write_checksums
+from suan_jax.training.checksums import digest, find_damage, write_checksums
 from suan_jax.training.state import TrainState
 
 
@@ -32,7 +32,8 @@ def abstract_with_sharding(abstract: Any, shardings: Any) -> Any:
     )
 
 
-_JSON_ITEMS = ("iterator", "clock", "config")  # beside the item "state"
+_STATE_ITEMS = ("state", "companion")  # `TrainState.items`
+_JSON_ITEMS = ("iterator", "clock", "config")  # beside them
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
@@ -69,10 +70,11 @@ class Checkpoints:
         self._read_only = read_only
         self._keep = _Keep(keep)
         self._saving: int | None = None
+        states = {name: ocp.StandardCheckpointHandler() for name in _STATE_ITEMS}
         beside = {name: ocp.JsonCheckpointHandler() for name in _JSON_ITEMS}
         self._manager = ocp.CheckpointManager(
             self._directory,
-            item_handlers={"state": ocp.StandardCheckpointHandler(), **beside},
+            item_handlers={**states, **beside},
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._keep,
                 # Orbax calls this before it gives a checkpoint its final name.
@@ -88,7 +90,7 @@ class Checkpoints:
 
         Args:
           state: the run's state; it may be donated as soon as this returns.
-          iterator: the log's fingerprint and the input iterator's position in it, JSON-ready.
+          iterator: what the run learns from, and the input iterator's position in it, JSON-ready.
           clock: the run's clock, JSON-ready.
           config: the run's config, JSON-ready.
         """
@@ -97,9 +99,10 @@ class Checkpoints:
             return
         self.wait()
         self._saving = step
+        states = {name: ocp.args.StandardSave(item) for name, item in state.items().items()}
         beside = dict(zip(_JSON_ITEMS, map(ocp.args.JsonSave, (iterator, clock, config)), strict=True))
         with self._naming_the_place():
-            self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), **beside))
+            self._manager.save(step, args=ocp.args.Composite(**states, **beside))
 
     def _seal(self) -> None:
         for folder in (*self._directory.glob(f"{self._saving}"), *self._directory.glob(f"{self._saving}.*")):
@@ -125,16 +128,67 @@ class Checkpoints:
         Raises:
           UserError: if a sound checkpoint holds arrays of other shapes.
         """
+        step = self._sound_step(first)
+        if step is None:
+            return None
+        wanted = abstract.items()
+        for name, item in wanted.items():
+            self._check_shapes(step, name, item)
+        states = {name: ocp.args.StandardRestore(item) for name, item in wanted.items()}
+        beside = {name: ocp.args.JsonRestore() for name in _JSON_ITEMS}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**states, **beside))
+        return abstract.of_items(restored), {name: restored[name] for name in _JSON_ITEMS}
+
+    def restore_fields(
+        self, fields: dict[str, Any], first: int | None = None
+    ) -> tuple[dict[str, Any], dict, int] | None:
+        """The same for some fields of the state; no other array is read.
+
+        Args:
+          fields: shapes, dtypes and shardings of these fields, by name.
+          first: as in `restore`.
+
+        Returns:
+          The fields, the other items as in `restore`, and the step; None if there is no sound checkpoint.
+
+        Raises:
+          UserError: as `restore`.
+        """
+        step = self._sound_step(first)
+        if step is None:
+            return None
+        self._check_shapes(step, "state", fields)
+        wanted = ocp.args.PyTreeRestore(
+            item=fields,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(fields),
+            partial_restore=True,
+        )
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            state = reader.restore(self._directory / str(step) / "state", args=wanted)
+        beside = {name: ocp.args.JsonRestore() for name in _JSON_ITEMS}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**beside))
+        return state, {name: restored[name] for name in _JSON_ITEMS}, step
+
+    def digest(self, step: int) -> str:
+        """What tells the checkpoint of `step` from others, in hexadecimal."""
+        return digest(self._directory / str(step))
+
+    def _sound_step(self, first: int | None) -> int | None:
+        """The step of the newest sound checkpoint, or `first`; those found damaged are set aside."""
         for step in sorted(self.steps(), key=lambda step: (step == first, step), reverse=True):
             damage = find_damage(self._directory / str(step))
             if not damage:
-                return self._read(step, abstract)
+                return step
             self._set_aside(step, damage)
         return None
 
-    def _read(self, step: int, abstract: TrainState) -> tuple[TrainState, dict]:
-        saved, wanted = _shapes(self._manager.item_metadata(step)["state"].tree), _shapes(abstract)
-        different = sorted(name for name in {*saved, *wanted} if saved.get(name) != wanted.get(name))
+    def _check_shapes(self, step: int, item: str, abstract: TrainState | dict[str, Any]) -> None:
+        """Checks that an item holds arrays of these shapes, and for a whole state no others."""
+        metadata = self._manager.item_metadata(step)
+        saved = _shapes(metadata[item].tree) if item in metadata else {}
+        wanted = _shapes(abstract)
+        names = set(wanted) if isinstance(abstract, dict) else {*saved, *wanted}
+        different = sorted(name for name in names if saved.get(name) != wanted.get(name))
         if different:
             name = different[0]
             raise UserError(
@@ -142,10 +196,6 @@ class Checkpoints:
                 f"been prepared again: {len(different)} arrays differ, first {name}, "
                 f"{saved.get(name, 'missing')} there and {wanted.get(name, 'missing')} here"
             )
-        beside = {name: ocp.args.JsonRestore() for name in _JSON_ITEMS}
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), **beside)
-        restored = self._manager.restore(step, args=items)
-        return restored["state"], {name: restored[name] for name in _JSON_ITEMS}
 
     def _set_aside(self, step: int, damage: str) -> None:
         folder = self._directory / str(step)

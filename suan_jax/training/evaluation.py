@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,12 +16,10 @@ from suan_jax.errors import UserError
 from suan_jax.evaluation import evaluator
 from suan_jax.models import ModelDefinition
 from suan_jax.progress import progress
-from suan_jax.training.setup import Setup
+from suan_jax.training.setup import Setup, Watch
 from suan_jax.training.sharding import check_batch_size, place_batch
 from suan_jax.training.state import TrainState, inference_variables
 from suan_jax.training.step import compile_depth_score, compile_score
-
-Watch = Callable[[Iterable[EvaluationBatch]], Iterable[EvaluationBatch]]
 
 
 class Evaluation:

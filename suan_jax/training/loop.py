@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -12,7 +12,6 @@ import jax
 from suan_jax.config import Config
 from suan_jax.config_check import validate
 from suan_jax.config_dict import to_dict
-from suan_jax.data.pipeline import train_iterator
 from suan_jax.errors import Preempted, UserError
 from suan_jax.files import read_json, write_array, write_json
 from suan_jax.notice import notice
@@ -28,7 +27,7 @@ from suan_jax.training.restore import check_log
 from suan_jax.training.setup import Setup, set_up
 from suan_jax.training.sharding import check_batch_size, place_batch
 from suan_jax.training.state import is_finite
-from suan_jax.training.step import Metrics, compile_train_step
+from suan_jax.training.step import Metrics
 from suan_jax.training.summary import summarise
 from suan_jax.training.warm_start import warm_start
 from suan_jax.training.workdir import SCORES, check_unclaimed, claim, release
@@ -36,8 +35,13 @@ from suan_jax.training.workdir import SCORES, check_unclaimed, claim, release
 Item = TypeVar("Item")
 
 
-def train(config: Config, workdir: Path) -> dict[str, Any]:
+def train(config: Config, workdir: Path, set_up: Callable[[Config], Setup] = set_up) -> dict[str, Any]:
     """Trains `config` in `workdir`, going on from its newest sound checkpoint if there is one.
+
+    Args:
+      config: the run.
+      workdir: its work directory.
+      set_up: makes what the run needs, and with it says how it trains.
 
     Returns:
       The summary, as in summary.json. A run that has finished returns it at once.
@@ -80,7 +84,7 @@ class _Run:
         self._setup, self._config, self._workdir = setup, config, workdir
         self._checkpoints, self._stop = checkpoints, stop
         self._evaluation = Evaluation(setup)
-        self._iterator = train_iterator(setup.log, config.data, config.train.batch_size, config.train.seed)
+        self._iterator = setup.train_iterator()
         saved = checkpoints.steps()
         restored = checkpoints.restore(setup.abstract)
         if restored is None:
@@ -90,6 +94,7 @@ class _Run:
         else:
             self._state, beside = restored
             check_log(setup.log, beside, workdir)
+            _check_teacher(setup, beside, workdir)
             self._iterator.set_state(beside["iterator"]["state"])
             self._clock = Clock(**beside["clock"])
         self._step = int(self._state.step)
@@ -102,10 +107,8 @@ class _Run:
 
     def train(self) -> None:
         """Takes the steps that are left."""
-        setup, config = self._setup, self._config
-        step = compile_train_step(
-            setup.model, setup.optimizer, config.optimizer, setup.factor, setup.mesh, setup.shardings()
-        )
+        setup = self._setup
+        step = setup.compile_step()
         if self._evaluates():  # it was stopped after the checkpoint of this step
             self._evaluate()
         unread: Metrics | None = None
@@ -152,7 +155,8 @@ class _Run:
             )
         self._writer.write(step, split=train.final_split, **result)
         self._writer.close()
-        return summarise(self._setup, self._state.params, step, result, self._clock)
+        point = summarise(self._setup, self._state.params, step, result, self._clock)
+        return point | self._setup.summarise_more(self._state, self._unless_stopped)
 
     def _evaluates(self) -> bool:
         """Whether the state is to be evaluated at this step, and was not before a resume."""
@@ -201,7 +205,9 @@ class _Run:
         # A finite loss tells nothing of the update that follows it.
         if not is_finite(self._state):
             self._diverged("a parameter is not finite", self._step)
-        iterator = {"log": self._setup.log.fingerprint, "state": self._iterator.get_state()}
+        setup = self._setup
+        source = {"log": setup.log.fingerprint, "taught_by": setup.taught_by}
+        iterator = {**source, "state": self._iterator.get_state()}
         self._checkpoints.save(self._state, iterator, self._clock.to_dict(), to_dict(self._config))
 
     def _diverged(self, what: str, step: int) -> NoReturn:
@@ -227,4 +233,13 @@ class _Run:
         raise Preempted(
             f"stopped by SIGTERM at step {self._step} of {self._setup.total_steps} and saved in "
             f"{self._workdir}: repeat the same command to go on"
+        )
+
+
+def _check_teacher(setup: Setup, beside: dict, workdir: Path) -> None:
+    """Checks that what a run learns from is what it learnt from before."""
+    if beside["iterator"].get("taught_by", "") != setup.taught_by:
+        raise UserError(
+            f"{workdir} was taught by another checkpoint of its teacher, or by another teacher: put that one "
+            "back, or train anew in another --workdir"
         )

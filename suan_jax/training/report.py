@@ -15,6 +15,9 @@ def print_summary(summary: dict[str, Any], workdir: Path) -> None:
     rows = [(summary["model"], *(summary.get(name) for name in names))]
     by_loops = enumerate(summary.get("auc_by_loops", ()))
     rows += [(f"at {loops} loops", auc, None, None, None, None, None) for loops, auc in by_loops]
+    if "teacher" in summary:
+        teacher = summary["teacher"]
+        rows.append((f"its teacher, {teacher['model']}", *(teacher.get(name) for name in names)))
     rates = {"bayes": "best possible", "bayes_at_length": f"best at length {summary['max_len']}"}
     for name, label in rates.items():
         suffix = name.removeprefix("bayes")

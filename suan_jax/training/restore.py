@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 
-from suan_jax.config import MeshConfig
+from suan_jax.config import Config, MeshConfig
 from suan_jax.data.block import Log
 from suan_jax.errors import UserError
 from suan_jax.training.best import best_step
@@ -34,21 +36,62 @@ def restore_run(workdir: Path, mesh: MeshConfig | None = None) -> tuple[Setup, T
     if mesh is None:
         mesh = config.mesh if _fits(config.mesh) else MeshConfig()
     setup = set_up(dataclasses.replace(config, mesh=mesh))
-    directory, metrics = workdir / "checkpoints", workdir / "metrics.jsonl"
-    restored = None
-    if directory.is_dir():
-        checkpoints = Checkpoints(directory, read_only=True)
-        try:
-            rows = read_metrics(metrics) if metrics.exists() else []
-            best = best_step(rows, config, checkpoints.steps())
-            restored = checkpoints.restore(setup.abstract, best)
-        finally:
-            checkpoints.close()
+    with _checkpoints(workdir, config) as (checkpoints, best):
+        restored = checkpoints.restore(setup.abstract, best)
     if restored is None:
-        raise UserError(f"{workdir} holds no sound checkpoint: train it first")
+        raise UserError(_nothing_in(workdir))
     state, beside = restored
     check_log(setup.log, beside, workdir)
     return setup, state
+
+
+def restore_learnt(workdir: Path, mesh: MeshConfig, dtype: str = "") -> tuple[Setup, TrainState, str]:
+    """What the same checkpoint has learnt, to score with: nothing of the dense optimizer is read.
+
+    Row accumulators are, as they tell which rows were trained.
+
+    Args:
+      workdir: as in `restore_run`.
+      mesh: where it shall live.
+      dtype: dtype of its activations; by default the run's own.
+
+    Returns:
+      The run, its state without `opt_state` and `key`, and what tells the checkpoint from others.
+
+    Raises:
+      UserError: as `restore_run`.
+    """
+    config = read_config(workdir)
+    model = dataclasses.replace(config.model, dtype=dtype or config.model.dtype)
+    setup = set_up(dataclasses.replace(config, model=model, mesh=mesh))
+    left_out = {"opt_state": None, "key": None}
+    wanted = {name: leaf for name, leaf in vars(setup.abstract).items() if name not in left_out}
+    with _checkpoints(workdir, config) as (checkpoints, best):
+        restored = checkpoints.restore_fields(wanted, best)
+        if restored is None:
+            raise UserError(_nothing_in(workdir))
+        fields, beside, step = restored
+        digest = checkpoints.digest(step)
+    check_log(setup.log, beside, workdir)
+    return setup, TrainState(**fields, **left_out), digest
+
+
+@contextlib.contextmanager
+def _checkpoints(workdir: Path, config: Config) -> Iterator[tuple[Checkpoints, int | None]]:
+    """A run's checkpoints, to be read, and the step of the best one."""
+    directory, metrics = workdir / "checkpoints", workdir / "metrics.jsonl"
+    if not directory.is_dir():
+        raise UserError(_nothing_in(workdir))
+    checkpoints = Checkpoints(directory, read_only=True)
+    try:
+        rows = read_metrics(metrics) if metrics.exists() else []
+        yield checkpoints, best_step(rows, config, checkpoints.steps())
+    finally:
+        checkpoints.close()
+
+
+def _nothing_in(workdir: Path) -> str:
+    return f"{workdir} holds no sound checkpoint: train it first"
 
 
 def check_log(log: Log, beside: dict, workdir: Path) -> None:

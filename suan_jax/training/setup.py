@@ -10,26 +10,34 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
+import grain
 import jax
 import optax
 from jax.sharding import Mesh
 
 from suan_jax.batch import blank_batch
 from suan_jax.config import Config
+from suan_jax.data.assembly import EvaluationBatch
 from suan_jax.data.block import Log
 from suan_jax.data.log import open_log
+from suan_jax.data.pipeline import train_iterator
 from suan_jax.data.selection import num_examples, train_selection
 from suan_jax.models import Model, build
 from suan_jax.training.checkpoint import abstract_with_sharding
 from suan_jax.training.optimizer import Schedule, dense_optimizer, learning_rate_factor
 from suan_jax.training.sharding import make_mesh, state_sharding
 from suan_jax.training.state import TrainState, init_state
+from suan_jax.training.step import TrainStep, compile_train_step
+
+Watch = Callable[[Iterable[EvaluationBatch]], Iterable[EvaluationBatch]]  # may stop between two
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """A run before its first array.
+    """A run before its first array. A job that trains in another way overrides its methods.
 
     Attributes:
       config: the run's config.
@@ -41,6 +49,8 @@ class Setup:
       factor: learning rate at a step, as a share of the peak.
       optimizer: the dense optimizer.
       abstract: shapes, dtypes and shardings of the state.
+      taught_by: what tells the weights that it learns from beside the log; empty if there are none. A run
+        goes on only where it is the same.
     """
 
     config: Config
@@ -52,6 +62,7 @@ class Setup:
     factor: Schedule
     optimizer: optax.GradientTransformation
     abstract: TrainState
+    taught_by: str = ""
 
     def shardings(self) -> TrainState:
         """The state's shardings."""
@@ -64,19 +75,44 @@ class Setup:
         init = jax.jit(self._init, out_shardings=self.shardings(), compiler_options=options)
         return init(jax.random.key(self.config.train.seed))
 
+    def train_iterator(self) -> grain.DatasetIterator:
+        """The batches that `compile_step` steps over, from the first on."""
+        config = self.config
+        return train_iterator(self.log, config.data, config.train.batch_size, config.train.seed)
+
+    def compile_step(self) -> TrainStep:
+        """A training step; the state it is given is donated."""
+        return compile_train_step(
+            self.model, self.optimizer, self.config.optimizer, self.factor, self.mesh, self.shardings()
+        )
+
+    def summarise_more(self, state: TrainState, watch: Watch) -> dict[str, Any]:
+        """What summary.json holds beside the run's point.
+
+        Args:
+          state: the one that was evaluated.
+          watch: wraps the batches of an evaluation, to stop between two.
+        """
+        del state, watch
+        return {}
+
     def _init(self, key: jax.Array) -> TrainState:
         batch = blank_batch(self.log.schema, 1, self.config.data.max_len)
         accumulator = self.config.optimizer.embedding_initial_accumulator
         return init_state(key, self.model, self.optimizer, accumulator, batch)
 
 
-def set_up(config: Config) -> Setup:
+def set_up(config: Config, log: Log | None = None) -> Setup:
     """Everything a run of `config` needs.
+
+    Args:
+      config: the run.
+      log: the log that it names, if it is open already.
 
     Raises:
       UserError: if the log, the mesh or the model's config is not right.
     """
-    log = open_log(config.data)
+    log = log or open_log(config.data)
     train_examples = num_examples(log, train_selection(config.data))
     total_steps = config.train.steps or math.ceil(
         config.train.epochs * train_examples / config.train.batch_size

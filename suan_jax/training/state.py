@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -41,6 +43,36 @@ class TrainState:
     def dense_variables(self) -> Variables:
         """The model's variables without its tables, for `Model.apply_rows`."""
         return {"params": self.params, "batch_stats": self.batch_stats, "constants": self.constants}
+
+    def items(self) -> dict[str, TrainState]:
+        """What a checkpoint saves it as: item name to a state that can be restored without the others."""
+        return {"state": self}
+
+    @classmethod
+    def of_items(cls, items: Mapping[str, TrainState]) -> TrainState:
+        """The inverse of `items`."""
+        return items["state"]
+
+
+@struct.dataclass
+class AccompaniedState(TrainState):
+    """A run's state together with that of another model, which trains along.
+
+    Attributes:
+      companion: the other's state.
+    """
+
+    companion: TrainState
+
+    def items(self) -> dict[str, TrainState]:
+        """See `TrainState`."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(TrainState)}
+        return {"state": TrainState(**own), "companion": self.companion}
+
+    @classmethod
+    def of_items(cls, items: Mapping[str, TrainState]) -> AccompaniedState:
+        """See `TrainState`."""
+        return cls(**vars(items["state"]), companion=items["companion"])
 
 
 @jax.jit

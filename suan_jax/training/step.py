@@ -55,6 +55,19 @@ def train_step(
     batch: Batch,
     rates: Rates,
 ) -> tuple[TrainState, Metrics]:
+    """`learn` from the labels and the model's own auxiliary losses alone: the next state, and the scalars."""
+    return learn(model, optimizer, factor, state, batch, rates, lambda _: {})[:2]
+
+
+def learn(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    factor: Schedule,
+    state: TrainState,
+    batch: Batch,
+    rates: Rates,
+    more_terms: Callable[[Output], Metrics],
+) -> tuple[TrainState, Metrics, jax.Array]:
     """Gradients of one batch, applied: dense parameters by `optimizer`, tables by row-wise Adagrad.
 
     Args:
@@ -64,17 +77,18 @@ def train_step(
       state: the state.
       batch: the batch.
       rates: `peak_rates`; arrays, so that runs of other rates need no other program.
+      more_terms: what the training loss has beside `loss_terms`, by name.
 
     Returns:
-      The next state, and scalars: loss (all terms), what `loss_terms` says, learning_rate, grad_norm (dense
-      gradients, before clipping).
+      The next state; scalars: loss (all terms), what `loss_terms` says, learning_rate, grad_norm (dense
+      gradients, before clipping); and the logits (B, M) that the gradients were taken at.
     """
     ids = embedding.batch_ids(model.lookups, batch)
     found = {name: distinct(ids[name], state.tables[name].shape[0]) for name in ids}
     rows = {name: read_rows(state.tables[name], found[name].ids) for name in found}
     key = jax.random.fold_in(state.key, state.step)
 
-    def loss(params: Any, rows: dict[str, jax.Array]) -> tuple[jax.Array, tuple[Metrics, Metrics, Any]]:
+    def loss(params: Any, rows: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
         flat = {name: rows[name][found[name].position] for name in rows}
         output, updates = model.apply_rows(
             {**state.dense_variables(), "params": params},
@@ -85,9 +99,10 @@ def train_step(
             mutable=["batch_stats"],
         )
         terms, beside = loss_terms(output, batch)
-        return sum(terms.values()), (terms, beside, updates)
+        terms |= more_terms(output)
+        return sum(terms.values()), (terms, beside, updates, output.logits)
 
-    (total, (terms, beside, updates)), (dense_gradient, row_gradient) = jax.value_and_grad(
+    (total, (terms, beside, updates, logits_BxM)), (dense_gradient, row_gradient) = jax.value_and_grad(
         loss, argnums=(0, 1), has_aux=True
     )(state.params, rows)
 
@@ -121,7 +136,7 @@ def train_step(
         "learning_rate": rates["dense"] * scale,
         "grad_norm": global_norm(dense_gradient),
     }
-    return next_state, metrics
+    return next_state, metrics, logits_BxM
 
 
 def compile_train_step(
@@ -133,16 +148,35 @@ def compile_train_step(
     shardings: TrainState,
 ) -> TrainStep:
     """`train_step`, jitted for a mesh; the state it is given is donated."""
+    return compile_step(functools.partial(train_step, model, optimizer, factor), config, mesh, shardings)
 
+
+def compile_step(
+    step: Callable[..., tuple[TrainState, Metrics]],
+    config: OptimizerConfig,
+    mesh: Mesh,
+    shardings: TrainState,
+    *constants: Any,
+) -> TrainStep:
+    """`step(state, batch, rates, *constants)`, jitted for a mesh; the state it is given is donated.
+
+    Args:
+      step: takes a step.
+      config: says the rates.
+      mesh: the devices.
+      shardings: of the state.
+      *constants: arrays that lie on the devices, such as another model's variables.
+    """
     whole = NamedSharding(mesh, PartitionSpec())
+    there = jax.tree.map(lambda leaf: leaf.sharding, constants)
     step = jax.jit(
-        functools.partial(train_step, model, optimizer, factor),
-        in_shardings=(shardings, batch_sharding(mesh), whole),
+        step,
+        in_shardings=(shardings, batch_sharding(mesh), whole, *there),
         out_shardings=(shardings, whole),
         donate_argnums=0,
     )
     rates = jax.device_put(peak_rates(config), whole)
-    return lambda state, batch: step(state, batch, rates)
+    return lambda state, batch: step(state, batch, rates, *constants)
 
 
 def compile_score(

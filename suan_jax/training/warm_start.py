@@ -38,7 +38,10 @@ def warm_start(state: TrainState, setup: Setup, source: Path) -> TrainState:
     # What a row has gathered is kept, as it tells that the row was trained.
     initial = [run.config.optimizer.embedding_initial_accumulator for run in (setup, other)]
     for name in state.tables:
-        here, there = _shared_ids(vocabulary[name], setup.log, other.log)
+        try:
+            here, there = shared_ids(vocabulary[name], setup.log, other.log)
+        except UserError as error:
+            raise UserError(f"config.init_from: {error}") from error
         gathered = old.accumulators[name][there] - np.float32(initial[1])
         tables[name] = state.tables[name].at[here].set(old.tables[name][there])
         accumulators[name] = state.accumulators[name].at[here].set(np.float32(initial[0]) + gathered)
@@ -74,10 +77,13 @@ def _check_same_shapes(state: TrainState, old: TrainState, source: Path) -> None
         )
 
 
-def _shared_ids(vocabulary: str, log: Log, other: Log) -> tuple[np.ndarray, np.ndarray]:
+def shared_ids(vocabulary: str, log: Log, other: Log) -> tuple[np.ndarray, np.ndarray]:
     """Ids of this log, and of the other, that mean the same, (n,) each.
 
     Ids without raw values (hashed, bucketed, generated) mean themselves, if there are as many of them.
+
+    Raises:
+      UserError: if there are not as many.
     """
     if _has_vocabulary(log, vocabulary) and _has_vocabulary(other, vocabulary):
         here, there = log.vocabulary(vocabulary), other.vocabulary(vocabulary)
@@ -90,8 +96,8 @@ def _shared_ids(vocabulary: str, log: Log, other: Log) -> tuple[np.ndarray, np.n
     sizes = log.schema.tables[vocabulary], other.schema.tables[vocabulary]
     if sizes[0] != sizes[1]:
         raise UserError(
-            f"config.init_from: table {vocabulary} has {sizes[1]} ids there and {sizes[0]} here, and no raw "
-            "values to match them by"
+            f"table {vocabulary} has {sizes[1]} ids there and {sizes[0]} here, and no raw values to match "
+            "them by"
         )
     return np.arange(sizes[0]), np.arange(sizes[0])
 

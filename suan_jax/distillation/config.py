@@ -1,0 +1,91 @@
+"""What a distillation is: a training run of the student, and what teaches it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from suan_jax.config import Config, ModelConfig
+from suan_jax.config_check import validate
+from suan_jax.errors import UserError
+
+# Apart from the student's: two equal models of one seed would stay equal, and teach each other nothing.
+_TEACHER_SEED = 1_000_000
+
+
+@dataclasses.dataclass
+class DistillationConfig:
+    """The teacher, and how much it counts. The papers give neither weight nor temperature.
+
+    Attributes:
+      online: whether the teacher trains along with the student; else it has been trained before.
+      teacher: the model that trains along; read online, as offline the work directory says.
+      max_len: longest history that this teacher sees; 0 for the student's.
+      teacher_from: work directory of the teacher that was trained before, as --teacher gives it.
+      dtype: dtype of the teacher's activations; empty for what its own config says.
+      weight: λ, how much the teacher's term counts beside the labels'.
+      temperature: t, what both logits are divided by in that term.
+    """
+
+    online: bool = False
+    teacher: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    max_len: int = 0
+    teacher_from: str = ""
+    dtype: str = ""
+    weight: float = 1.0
+    temperature: float = 2.0
+
+
+@dataclasses.dataclass
+class DistillConfig(Config):
+    """A distillation: the fields of a training run are the student's.
+
+    Attributes:
+      distillation: what teaches it, and how.
+    """
+
+    distillation: DistillationConfig = dataclasses.field(default_factory=DistillationConfig)
+
+
+def teacher_config(config: DistillConfig) -> Config:
+    """The run of an online teacher: the student's data, batches, optimizer and steps, and its own model."""
+    distillation = config.distillation
+    teacher = distillation.teacher
+    return Config(
+        model=dataclasses.replace(teacher, dtype=distillation.dtype or teacher.dtype),
+        data=dataclasses.replace(config.data, max_len=distillation.max_len or config.data.max_len),
+        optimizer=config.optimizer,
+        train=dataclasses.replace(config.train, seed=config.train.seed + _TEACHER_SEED),
+        checkpoint=config.checkpoint,
+        mesh=config.mesh,
+    )
+
+
+def check_distillation(config: DistillConfig) -> None:
+    """Checks a config, as `validate` does, and what that does not know of.
+
+    Raises:
+      UserError: naming the field that is wrong, its value, and what was expected.
+    """
+    validate(config)
+    given = config.distillation
+
+    def check(name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise UserError(f"config.distillation.{name} is {getattr(given, name)!r}, expected {expected}")
+
+    check("weight", 0 <= given.weight < math.inf, "a number that is not negative")
+    check("temperature", 0 < given.temperature < math.inf, "a positive number")
+    check("dtype", given.dtype in ("", "float32", "bfloat16"), "'float32', 'bfloat16' or ''")
+    check("max_len", given.max_len >= 0, "0 or a positive number")
+    if given.online:
+        check("teacher_from", not given.teacher_from, "no --teacher, as config.distillation.online is True")
+        try:
+            validate(teacher_config(config))
+        except UserError as error:
+            raise UserError(f"the teacher of config.distillation: {error}") from error
+    elif not given.teacher_from:
+        raise UserError(
+            "--teacher=WORKDIR is missing: give the teacher's work directory, or "
+            "--config.distillation.online=True to train config.distillation.teacher along"
+        )
