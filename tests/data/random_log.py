@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from suan_jax.data.block import Block
+from suan_jax.data.store_writer import StoreWriter
 from suan_jax.schema import SPLITS, Schema
 from tests.random_batch import random_ids, random_schema
 
@@ -43,6 +46,30 @@ def random_log(seed: int = 0, blocks: int = 7, sequences: int = 5) -> RandomLog:
     ranks = np.split(np.sort(rng.random(sizes.sum())), np.cumsum(sizes)[:-1])
     users = np.split(rng.permutation(sizes.sum()), np.cumsum(sizes)[:-1])
     return RandomLog(schema, [random_block(rng, schema, *pair) for pair in zip(users, ranks, strict=True)])
+
+
+def write_log(path: Path, log: RandomLog, places: np.ndarray, **sizes: int) -> None:
+    """Writes a log as a store whose item id i lies at `places[i]`, in place.
+
+    Items have raw values, of which there may be more than the log has; other tables have none.
+
+    Args:
+      path: the store.
+      log: the log.
+      places: the items' new ids, then those of new items.
+      **sizes: other sizes of other tables.
+    """
+    tables = {**log.schema.tables, "item": len(places), **sizes}
+    schema = dataclasses.replace(log.schema, tables=tables)
+    names = pl.Series("raw", [f"item {index}" for index in range(2, len(places))])
+    vocabulary = pl.DataFrame(
+        {"raw": names, "id": places[2:].astype(np.int32), "count": np.ones(len(names), int)}
+    )
+    with StoreWriter(path, schema, source="random", vocabularies={"item": vocabulary.sort("id")}) as writer:
+        for block in log.blocks:
+            for ids in (block.event, block.candidate):
+                ids["item"] = places[ids["item"]].astype(np.int32)
+            writer.write(block)
 
 
 def random_block(rng: np.random.Generator, schema: Schema, user: np.ndarray, rank: np.ndarray) -> Block:

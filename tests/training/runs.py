@@ -18,12 +18,10 @@ import numpy as np
 
 from suan_jax import config_file
 from suan_jax.config import Config
-from suan_jax.data.pipeline import train_iterator
 from suan_jax.training.checkpoint import Checkpoints
 from suan_jax.training.setup import Setup, set_up
 from suan_jax.training.sharding import place_batch
 from suan_jax.training.state import TrainState
-from suan_jax.training.step import compile_train_step
 from tests.compiling import XLA_FLAGS
 
 ROOT = Path(__file__).parents[2]
@@ -86,13 +84,9 @@ def last_state(workdir: Path, setup: Setup | Config) -> tuple[TrainState, dict]:
 
 def take_steps(setup: Setup, state: TrainState, start: int, stop: int) -> tuple[TrainState, list[float]]:
     """Trains from one step to another: the state, which is donated, and the losses."""
-    config = setup.config
-    step = compile_train_step(
-        setup.model, setup.optimizer, config.optimizer, setup.factor, setup.mesh, setup.shardings()
-    )
-    batches = train_iterator(setup.log, config.data, config.train.batch_size, config.train.seed)
+    step = setup.compile_step()
     losses = []
-    for index, batch in enumerate(itertools.islice(batches, stop)):
+    for index, batch in enumerate(itertools.islice(setup.train_iterator(), stop)):
         if index >= start:
             state, metrics = step(state, place_batch(setup.mesh, batch))
             losses.append(float(metrics["loss"]))

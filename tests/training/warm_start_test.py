@@ -3,7 +3,6 @@ import shutil
 
 import jax
 import numpy as np
-import polars as pl
 import pytest
 
 from suan_jax.config_dict import to_dict
@@ -15,7 +14,7 @@ from suan_jax.training.evaluation import Evaluation
 from suan_jax.training.setup import set_up
 from suan_jax.training.state import inference_variables
 from suan_jax.training.warm_start import warm_start
-from tests.data.random_log import random_log
+from tests.data.random_log import random_log, write_log
 from tests.random_batch import random_schema
 from tests.training.runs import assert_same_bits, tiny
 
@@ -25,26 +24,11 @@ _PLACES = np.concatenate([[0, 1], 2 + np.random.default_rng(0).permutation(_ITEM
 """Where each item id of the one store lies in the other; the ids that follow are of new items."""
 
 
-def _write(path, log, places):
-    """A store whose items have other ids; all other tables have no raw values."""
-    size = len(places)
-    schema = dataclasses.replace(log.schema, tables={**log.schema.tables, "item": size})
-    names = pl.Series("raw", [f"item {index}" for index in range(2, size)])
-    vocabulary = pl.DataFrame(
-        {"raw": names, "id": places[2:].astype(np.int32), "count": np.ones(size - 2, int)}
-    )
-    with StoreWriter(path, schema, source="random", vocabularies={"item": vocabulary.sort("id")}) as writer:
-        for block in log.blocks:
-            for ids in (block.event, block.candidate):
-                ids["item"] = places[ids["item"]].astype(np.int32)
-            writer.write(block)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("warm")
-    _write(folder / "yesterday", random_log(0, blocks=12), np.arange(_ITEMS))
-    _write(folder / "today", random_log(0, blocks=12), _PLACES)
+    write_log(folder / "yesterday", random_log(0, blocks=12), np.arange(_ITEMS))
+    write_log(folder / "today", random_log(0, blocks=12), _PLACES)
     return folder
 
 
