@@ -15,6 +15,8 @@ import jax
 from suan_jax.config import Config
 from suan_jax.config_check import check_names, validate
 from suan_jax.config_dict import model_class, swapped
+from suan_jax.distillation import DistillConfig, distill
+from suan_jax.distillation.config import check_distillation
 from suan_jax.errors import Preempted, UserError
 from suan_jax.notice import notice
 from suan_jax.training.loop import train
@@ -28,32 +30,37 @@ class Cell:
     Attributes:
       name: where it lives in the study's work directory, such as "seeds/din/0".
       config: the run.
+      teacher: name of the cell that teaches it offline; empty if none does.
     """
 
     name: str
     config: Config
+    teacher: str = ""
 
 
 def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
     """A training run like `config`, with some dotted fields set, such as {"model.name": "din"}.
 
     Another model's name takes that model's config, with the values that `config.model` was given where both
-    have the field. Fields that a study adds to a run's are left out.
+    have the field. Fields that a study adds to a run's are left out; a run is a distillation if one of
+    `fields` is of `config.distillation`.
 
     Raises:
       UserError: if a field or a model is not known, or a value is not right.
     """
-    own = {field.name: getattr(config, field.name) for field in dataclasses.fields(Config)}
-    result = Config(**copy.deepcopy(own))
+    distils = isinstance(config, DistillConfig) and any(name.startswith("distillation.") for name in fields)
+    kind = DistillConfig if distils else Config
+    own = {field.name: getattr(config, field.name) for field in dataclasses.fields(kind)}
+    result = kind(**copy.deepcopy(own))
     for name, value in fields.items():
-        if name.endswith("model.name"):
+        if name in ("model.name", "distillation.teacher.name"):
             holder, last = _holder(result, name.removesuffix(".name"))
             setattr(holder, last, swapped(getattr(holder, last), model_class(value, f"config.{name}")))
     check_names(result, fields)
     for name, value in fields.items():
         holder, last = _holder(result, name)
         setattr(holder, last, value)
-    validate(result)
+    (check_distillation if distils else validate)(result)
     return result
 
 
@@ -104,7 +111,7 @@ def run_cells(cells: Iterable[Cell], directory: Path) -> tuple[dict[str, dict], 
         if not (workdir / "summary.json").exists():
             notice(f"cell {number} of {len(cells)}: {cell.name}")
         try:
-            summaries[cell.name] = train(cell.config, workdir)
+            summaries[cell.name] = _train(cell, directory)
         except Preempted:
             raise
         except Exception as error:  # whatever befell this cell, the others may still run
@@ -112,6 +119,15 @@ def run_cells(cells: Iterable[Cell], directory: Path) -> tuple[dict[str, dict], 
             notice(f"cell {cell.name} failed: {failures[cell.name]}")
         jax.clear_caches()  # programs of a cell that is done only hold memory
     return summaries, failures
+
+
+def _train(cell: Cell, directory: Path) -> dict[str, Any]:
+    workdir, teacher = directory / cell.name, directory / cell.teacher if cell.teacher else None
+    if not isinstance(cell.config, DistillConfig):
+        return train(cell.config, workdir)
+    if teacher and not any((run / "summary.json").exists() for run in (workdir, teacher)):
+        raise UserError(f"its teacher, {cell.teacher}, has not finished")
+    return distill(cell.config, workdir, teacher)
 
 
 def _sentence(error: Exception) -> str:

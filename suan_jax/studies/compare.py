@@ -82,6 +82,17 @@ def _check(config: CompareConfig, only: Collection[str]) -> None:
                 f"{name!r} is no entry of the comparison, the nearest is "
                 f"{nearest(name, config.entries)!r} of {', '.join(config.entries)}"
             )
+    entries = list(config.entries)
+    for student, teacher in config.teachers.items():
+        if not {student, teacher} <= set(entries) or entries.index(teacher) >= entries.index(student):
+            raise UserError(
+                f"config.teachers has {teacher!r} for {student!r}, expected two entries, the teacher above"
+            )
+        if len(config.learning_rates) > 1 and _RATE not in config.entries[student]:
+            raise UserError(
+                f"{student!r} of config.teachers has no {_RATE}, expected one, as config.learning_rates has "
+                "several and its teacher is not there before they are tuned"
+            )
     if config.seeds < 1:
         raise UserError(f"config.seeds is {config.seeds}, expected at least 1")
     if not config.learning_rates:
@@ -115,11 +126,19 @@ def _final_cells(config: CompareConfig, entry: str, rate: float | None) -> list[
     """One cell per seed; none without a learning rate."""
     if rate is None:
         return []
-    fields = {**config.entries[entry], _RATE: rate, "train.save_scores": True}
-    return [
-        Cell(f"seeds/{folder(entry)}/{seed}", with_fields(config, {**fields, "train.seed": seed}))
-        for seed in range(config.seeds)
-    ]
+    cells = []
+    for seed in range(config.seeds):
+        fields = {**config.entries[entry], _RATE: rate, "train.save_scores": True, "train.seed": seed}
+        teacher = ""
+        if entry in config.teachers:
+            teacher = _final_name(config.teachers[entry], seed)
+            fields["distillation.teacher_from"] = teacher
+        cells.append(Cell(_final_name(entry, seed), with_fields(config, fields), teacher))
+    return cells
+
+
+def _final_name(entry: str, seed: int) -> str:
+    return f"seeds/{folder(entry)}/{seed}"
 
 
 def _summary(workdir: Path) -> dict[str, Any] | None:

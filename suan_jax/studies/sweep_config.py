@@ -7,18 +7,19 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from suan_jax.config import Config
+from suan_jax.distillation import DistillConfig
 
 Fields = dict[str, Any]
 
 
 @dataclasses.dataclass
-class SweepConfig(Config):
+class SweepConfig(DistillConfig):
     """A sweep: the fields of a training run, which every cell shares, and what differs.
 
     Attributes:
       cells: for each run the fields in which it differs, such as {"model.grade": 2, "train.seed": 0}; `grid`
-        makes them from axes, and several grids may be joined.
+        makes them from axes, and several grids may be joined. A cell that sets a field of `distillation` is
+        a distillation; the others are plain runs.
       rule: how settings follow scale in this sweep, in words, such as "learning rate 2e-3 · 40 / width"; it
         goes with every point into runs.csv.
     """

@@ -1,0 +1,27 @@
+"""How much the teacher counts, λ, and how soft its logits are, t: AUC on the validation split.
+
+The SUAN paper gives neither. λ = 0 is the student alone.
+
+    python launch/sweep.py --config=configs/distill_sweep.py --workdir=runs/distill_sweep
+
+Student and teacher train together. runs.csv has λ and t as distillation_weight and distillation_temperature.
+
+Cost: 10 runs; on one H200 each takes a few minutes at most.
+"""
+
+from suan_jax.config import DataConfig, TrainConfig
+from suan_jax.distillation import DistillationConfig
+from suan_jax.models.suan import Suan
+from suan_jax.studies import SweepConfig, grid
+
+
+def get_config(grade: int = 0, teacher_grade: int = 1, store: str = "", max_len: int = 100) -> SweepConfig:
+    """A student and a teacher of these grades."""
+    settings = grid({"distillation.weight": (0.5, 1.0, 2.0), "distillation.temperature": (1.0, 2.0, 4.0)})
+    return SweepConfig(
+        model=Suan(grade=grade),
+        data=DataConfig(store=store, max_len=max_len),
+        train=TrainConfig(batch_size=256, final_split="validation"),
+        distillation=DistillationConfig(online=True, teacher=Suan(grade=teacher_grade)),
+        cells=({"distillation.weight": 0.0}, *settings),
+    )
