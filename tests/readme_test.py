@@ -9,6 +9,7 @@ from suan_jax import config_file
 from suan_jax.config import Config, ModelConfig
 from suan_jax.config_check import leaves
 from suan_jax.data.prepare_store import prepare_store
+from suan_jax.distillation import DistillConfig
 from suan_jax.models import registered
 from suan_jax.studies import CompareConfig, SweepConfig
 from tests.readme import ROOT, TEXT, block, blocks
@@ -21,8 +22,9 @@ _FLOORS = {
     "models": 2,
     "training": 4,
     "benchmark": 5,
-    "studies": 5,
-    "scaling": 6,
+    "distillation": 5,
+    "studies": 6,
+    "scaling": 7,
 }
 _FLOORS |= {"config_dict": 3, "config_file": 3}  # they know the models by name
 
@@ -81,7 +83,8 @@ def test_commands_are_well_formed(command, tmp_path, monkeypatch):
         (tmp_path / "mean_pool.py").write_text(block("python", "class MeanPool"))
         (tmp_path / "configs").symlink_to(ROOT / "configs")
         monkeypatch.chdir(tmp_path)
-        kind = next((kind for kind in (CompareConfig, SweepConfig) if kind.__name__ in source), Config)
+        kinds = (CompareConfig, SweepConfig, DistillConfig)
+        kind = next((kind for kind in kinds if kind.__name__ in source), Config)
         config_file.load_config(flags, kind)
 
 

@@ -89,6 +89,15 @@ def test_the_work_directory_is_that_of_a_run_of_the_student(how, request):
     assert saved == {"state", "iterator", "clock", "config"} | ({"companion"} if how == "online" else set())
 
 
+@pytest.mark.parametrize("how", ["online", "offline"])
+def test_another_run_starts_from_a_student_as_from_any_other(how, request, tmp_path):
+    alone = request.getfixturevalue(how)[1]
+    summary = train(runs.tiny("train.steps=1", "optimizer.learning_rate=0", f"init_from={alone}"), tmp_path)
+    _, student = restore_run(alone)
+    assert_same_bits(restore_run(tmp_path)[1].params, student.params)
+    assert summary["steps"] == 1 and "teacher" not in summary
+
+
 def test_the_summary_tells_the_teacher_s_point(offline, teacher):
     workdir, point = teacher
     summary = json.loads((offline[1] / "summary.json").read_text())

@@ -15,10 +15,12 @@ from suan_jax.schema import Feature
 from suan_jax.training.checkpoint import Checkpoints
 from suan_jax.training.evaluation import Evaluation
 from suan_jax.training.setup import set_up
+from suan_jax.training.state import inference_variables
 from tests.data.random_log import random_log, write_log
 from tests.distillation.tiny_distill import tiny
 from tests.random_batch import random_schema
 from tests.training import runs
+from tests.training.runs import assert_same_bits
 
 _ITEMS = random_schema().tables["item"]
 _NEW = 10  # items that today's store has besides
@@ -53,7 +55,8 @@ def folder(tmp_path_factory):
     checkpoints = Checkpoints(folder / "run" / "checkpoints")
     checkpoints.save(state, {"log": setup.log.fingerprint}, {}, {})
     checkpoints.close()
-    return folder, Evaluation(setup).scores(state, "test").logit
+    tables = inference_variables(state, 0.01)["tables"]
+    return folder, Evaluation(setup).scores(state, "test").logit, tables
 
 
 def _taught(folder, store):
@@ -66,7 +69,9 @@ def _scores(setup):
 
 
 def test_on_its_own_log_it_scores_as_it_did(folder, capsys):
-    np.testing.assert_array_equal(_scores(_taught(folder[0], "yesterday")), folder[1])
+    setup = _taught(folder[0], "yesterday")
+    np.testing.assert_array_equal(_scores(setup), folder[1])
+    assert_same_bits(setup.teacher_state.tables, folder[2])  # what steps read
     assert capsys.readouterr().err.count("has not finished: its checkpoint of step 0 teaches") == 1
 
 
