@@ -1,6 +1,6 @@
-"""A small student that learns from a larger SUAN beside the labels (SUAN, RecSys 2025, arXiv 2508.15326).
+"""A small LightSUAN that learns from a larger SUAN beside the labels (RecSys 2025, arXiv 2508.15326).
 
-Claim (the paper's, to be checked): a distilled student ranks above the SUAN one grade above it.
+Claim (the paper's, to be checked): a distilled LightSUAN ranks above the SUAN one grade above it.
 
     python launch/distill.py --config=configs/distill.py --config.distillation.online=True
 
@@ -15,6 +15,8 @@ Cost: online, a step costs as much as one of the teacher and one of the student;
 is a third of that.
 """
 
+from suan_jax.models.light_suan import LightSuan
+
 from suan_jax.config import DataConfig, TrainConfig
 from suan_jax.distillation import DistillationConfig, DistillConfig
 from suan_jax.models.suan import Suan
@@ -23,7 +25,7 @@ from suan_jax.models.suan import Suan
 def get_config(grade: int = 0, teacher_grade: int = 1, store: str = "", max_len: int = 100) -> DistillConfig:
     """A student of a grade; `teacher_grade` is that of the teacher who trains along."""
     return DistillConfig(
-        model=Suan(grade=grade),
+        model=LightSuan(grade=grade),
         data=DataConfig(store=store, max_len=max_len),
         train=TrainConfig(batch_size=256, epochs=1),
         distillation=DistillationConfig(teacher=Suan(grade=teacher_grade)),

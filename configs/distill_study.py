@@ -1,14 +1,14 @@
-"""Students of a larger SUAN, online and offline, beside what they must beat.
+"""LightSUAN taught by a larger SUAN, online and offline, beside what it must beat.
 
-Claim (the paper's, to be checked): a distilled student ranks above the SUAN one grade above it. Differences
-are measured against that SUAN.
+Claim (the paper's, to be checked): a distilled LightSUAN ranks above the SUAN one grade above it.
+Differences are measured against that SUAN.
 
     python launch/compare.py --config=configs/distill_study.py --workdir=runs/distill_study
 
 The student is of grade 0 unless given, its teacher two grades above it. All entries share head, data, budget
 and learning rates. Without a store it runs on the synthetic log.
 
-Cost: 15 runs; most of it is the teacher, which is trained alone, and once more beside each online student.
+Cost: 18 runs; most of it is the teacher, which is trained alone, and once more beside each online student.
 """
 
 from suan_jax.config import DataConfig, TrainConfig
@@ -20,7 +20,8 @@ from suan_jax.studies import CompareConfig
 def get_config(grade: int = 0, teacher_grade: int = -1, store: str = "", max_len: int = 100) -> CompareConfig:
     """Students of a grade; the teacher's is two above unless given."""
     teacher = grade + 2 if teacher_grade < 0 else teacher_grade
-    student = {"model.name": "suan", "model.grade": grade}
+    student = {"model.name": "light_suan", "model.grade": grade}
+    offline = f"LightSUAN {grade}, offline"
     above = f"SUAN {grade + 1}, one above"
     return CompareConfig(
         model=Suan(),
@@ -28,13 +29,14 @@ def get_config(grade: int = 0, teacher_grade: int = -1, store: str = "", max_len
         train=TrainConfig(batch_size=256),
         distillation=DistillationConfig(teacher=Suan(grade=teacher)),
         entries={
+            f"SUAN {grade}": {"model.grade": grade},
             f"SUAN {teacher}, the teacher": {"model.grade": teacher},
             above: {"model.grade": grade + 1},
-            "student alone": student,
-            "student, online": {**student, "distillation.online": True},
-            "student, offline": {**student, "distillation.online": False},
+            f"LightSUAN {grade}, alone": student,
+            f"LightSUAN {grade}, online": {**student, "distillation.online": True},
+            offline: {**student, "distillation.online": False},
         },
-        teachers={"student, offline": f"SUAN {teacher}, the teacher"},
+        teachers={offline: f"SUAN {teacher}, the teacher"},
         learning_rates=(2e-3,),
         reference=above,
     )

@@ -9,6 +9,8 @@ Student and teacher train together. runs.csv has λ and t as distillation_weight
 Cost: 10 runs; on one H200 each takes a few minutes at most.
 """
 
+from suan_jax.models.light_suan import LightSuan
+
 from suan_jax.config import DataConfig, TrainConfig
 from suan_jax.distillation import DistillationConfig
 from suan_jax.models.suan import Suan
@@ -16,10 +18,10 @@ from suan_jax.studies import SweepConfig, grid
 
 
 def get_config(grade: int = 0, teacher_grade: int = 1, store: str = "", max_len: int = 100) -> SweepConfig:
-    """A student and a teacher of these grades."""
+    """A LightSUAN and a SUAN that teaches it, of these grades."""
     settings = grid({"distillation.weight": (0.5, 1.0, 2.0), "distillation.temperature": (1.0, 2.0, 4.0)})
     return SweepConfig(
-        model=Suan(grade=grade),
+        model=LightSuan(grade=grade),
         data=DataConfig(store=store, max_len=max_len),
         train=TrainConfig(batch_size=256, final_split="validation"),
         distillation=DistillationConfig(online=True, teacher=Suan(grade=teacher_grade)),

@@ -104,9 +104,11 @@ def test_every_entry_of_the_study_is_a_run(arguments):
     runs = {entry: _final_cells(config, entry, 2e-3)[0].config for entry in config.entries}
     for run in runs.values():
         models.build(run, random_schema())
-    online, offline = runs["student, online"], runs["student, offline"]
+    (taught,) = config.teachers
+    grade = runs[taught].model.grade
+    online, offline = runs[f"LightSUAN {grade}, online"], runs[taught]
     assert online.distillation.online and not offline.distillation.online
-    student, teacher = runs["student alone"].model, runs[config.teachers["student, offline"]].model
+    student, teacher = runs[f"LightSUAN {grade}, alone"].model, runs[config.teachers[taught]].model
     assert online.model == offline.model == student
     assert online.distillation.teacher == teacher
     assert (runs[config.reference].model.grade, teacher.grade) == (student.grade + 1, student.grade + 2)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from suan_jax.data.pipeline import train_iterator
 from suan_jax.errors import Preempted, UserError
 from suan_jax.training import loop, setup
 from suan_jax.training.checkpoint import Checkpoints
@@ -149,7 +150,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_batch_that_made_it(tmp_pa
     size, step = 4, 17
     config = tiny(f"train.batch_size={size}", "train.steps=30", "checkpoint.every=5")
     monkeypatch.setattr(setup, "open_log", lambda data: log)
-    batches = loop.train_iterator(log, config.data, size, config.train.seed)
+    batches = train_iterator(log, config.data, size, config.train.seed)
     seen = [next(batches).dense for _ in range(step)]
     earlier = {float(value) for dense in seen[:-1] for value in dense[:, 0, 0]}
     poison = next(float(value) for value in seen[-1][:, 0, 0] if float(value) not in earlier)
