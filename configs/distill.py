@@ -15,10 +15,9 @@ Cost: online, a step costs as much as one of the teacher and one of the student;
 is a third of that.
 """
 
-from suan_jax.models.light_suan import LightSuan
-
 from suan_jax.config import DataConfig, TrainConfig
 from suan_jax.distillation import DistillationConfig, DistillConfig
+from suan_jax.models.light_suan import LightSuan
 from suan_jax.models.suan import Suan
 
 

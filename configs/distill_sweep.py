@@ -9,10 +9,9 @@ Student and teacher train together. runs.csv has λ and t as distillation_weight
 Cost: 10 runs; on one H200 each takes a few minutes at most.
 """
 
-from suan_jax.models.light_suan import LightSuan
-
 from suan_jax.config import DataConfig, TrainConfig
 from suan_jax.distillation import DistillationConfig
+from suan_jax.models.light_suan import LightSuan
 from suan_jax.models.suan import Suan
 from suan_jax.studies import SweepConfig, grid
 
