@@ -1,0 +1,68 @@
+"""The job that a cluster is to run: one of the launch files, with its flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+
+from suan_jax.errors import UserError
+
+ROOT = Path(__file__).absolute().parents[2]
+"""The checkout, whose `launch/` holds the jobs."""
+
+RESUME_CODE = 75  # the exit code of a job that was stopped, has saved, and wants to be repeated
+MISTAKE_CODE = 2  # that of a user's mistake, which repeating does not mend
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A job by its name on the cluster.
+
+    Attributes:
+      name: name of what the cluster runs.
+      words: the launch file, relative to the checkout, and its flags.
+    """
+
+    name: str
+    words: tuple[str, ...]
+
+    def command(self, *more: str) -> str:
+        """A line for a shell, without the interpreter; `more` words go on as they are, variables and all."""
+        return " ".join([shlex.join(self.words), *more])
+
+
+ON_ALL_HOSTS = ("launch/train.py", "launch/evaluate.py")
+"""The launch files that run as one job over several processes."""
+
+IN_PARTS = ("launch/sweep.py",)
+"""Those that run as parts side by side."""
+
+
+def parse_job(name: str, text: str, files: tuple[str, ...]) -> Job:
+    """A job from its command line.
+
+    Args:
+      name: lower-case letters, digits and hyphens, as all clusters take.
+      text: such as "launch/train.py --config=configs/suan.py --workdir=/shared/runs/suan".
+      files: launch files that can be run there.
+
+    Raises:
+      UserError: if a cluster does not take the name, the file is none of `files`, or its work directory
+        would be another on every machine.
+    """
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", name):
+        raise UserError(
+            f"--name={name} is not a name on a cluster, expected at most 40 lower-case letters, digits and "
+            "hyphens that start with a letter"
+        )
+    words = shlex.split(text)
+    if not words or words[0] not in files:
+        raise UserError(f"--job={text} starts with no job for this, expected {' or '.join(files)}")
+    workdirs = [word.partition("=")[2] for word in words if word.startswith("--workdir=")]
+    if len(workdirs) != 1 or not workdirs[0].startswith("/"):
+        raise UserError(
+            f"--job={text} has no --workdir=/PATH, an absolute path on a disk that all machines share"
+        )
+    return Job(name, tuple(words))
