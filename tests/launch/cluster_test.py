@@ -58,7 +58,7 @@ def test_a_dry_run_prints_the_golden_text(case):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("gke", *PODS), "--job= starts with no job for this, expected launch/train.py or launch/evaluate.py"),
+        (("gke", *PODS), "--job= starts with no job for this, expected launch/train.py or"),
         (("gke", *PODS, SWEEP), "starts with no job for this"),
         (("kubernetes_sweep", *PODS, TRAIN), "starts with no job for this, expected launch/sweep.py"),
         (("gke", *PODS, "--job=launch/train.py --config=x.py"), "has no --workdir=/PATH"),
