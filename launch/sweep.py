@@ -1,9 +1,11 @@
 """Runs every cell of a sweep, each a training job in a work directory of its own, and writes runs.csv.
 
     python launch/sweep.py --config=FILE[:key=value,...] [--workdir=DIR] [--part=I --parts=N]
+        [--together=K]
 
 The same command again runs what has not finished; a failed cell is reported and does not stop the rest. A
-scheduler runs shares of the cells side by side, one --part each.
+scheduler runs shares of the cells side by side, one --part each. --together trains cells that differ in seed
+and peak learning rates alone in one program, which a GPU takes in little more time than one of them.
 """
 
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ _CONFIG = config_file.define_config(SweepConfig)
 _WORKDIR = flags.DEFINE_string("workdir", "", "work directory; runs/NAME_OF_THE_CONFIG if not given")
 _PART = flags.DEFINE_integer("part", 0, "which share of the cells to run, from 0")
 _PARTS = flags.DEFINE_integer("parts", 1, "number of shares")
+_TOGETHER = flags.DEFINE_integer("together", 1, "most cells, of other seeds or rates, in one program")
 
 _COLUMNS = ("cell", "model", "grade", "max_len", "train_fraction", "params_body", "auc", "auc_se", "log_loss")
 
@@ -28,7 +31,7 @@ def main(argv: Sequence[str]) -> None:
     """Sweeps and prints."""
     del argv
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else config_file.default_workdir()
-    result = sweep(_CONFIG.value, workdir, _PART.value, _PARTS.value)
+    result = sweep(_CONFIG.value, workdir, _PART.value, _PARTS.value, _TOGETHER.value)
     rows = [[row.get(name) for name in _COLUMNS] for row in result.rows]
     print_table(f"{workdir}/runs.csv", _COLUMNS, rows)
     if result.unfinished:

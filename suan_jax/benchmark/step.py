@@ -18,7 +18,6 @@ from suan_jax.models.model import ModelDefinition
 from suan_jax.models.suan import Suan
 from suan_jax.training.setup import Setup, set_up
 from suan_jax.training.sharding import place_batch
-from suan_jax.training.step import compile_train_step
 
 COLUMNS = (
     *("name", "width", "layers", "max_len", "batch_size", "dtype", "ms", "ms_low", "ms_high"),
@@ -118,9 +117,7 @@ def _stepper(setup: Setup) -> Callable[[int], Any]:
         )
         for _ in range(_BATCHES)
     ]
-    step = compile_train_step(
-        setup.model, setup.optimizer, config.optimizer, setup.factor, setup.mesh, setup.shardings()
-    )
+    step = setup.compile_step()
     state = setup.fresh_state()
 
     def call(number: int) -> Any:

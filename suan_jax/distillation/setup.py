@@ -31,7 +31,7 @@ from suan_jax.models.model import Output, Variables
 from suan_jax.training.evaluation import Evaluation
 from suan_jax.training.setup import Setup, Watch, set_up
 from suan_jax.training.state import AccompaniedState, TrainState
-from suan_jax.training.step import Metrics, Rates, TrainStep, compile_step, learn
+from suan_jax.training.step import Metrics, Rates, TrainStep, compile_step, learn, peak_rates
 from suan_jax.training.summary import count_parameters
 
 _METRICS = ("auc", "auc_se", "gauc", "log_loss", "ne", "calibration")
@@ -94,7 +94,7 @@ class OnlineSetup(_DistillSetup):
     def compile_step(self) -> TrainStep:
         """See `Setup`."""
         step = functools.partial(online_step, self.student, self.teacher, self.config.distillation)
-        return compile_step(step, self.config.optimizer, self.mesh, self.shardings())
+        return compile_step(step, peak_rates(self.config.optimizer), self.mesh, self.shardings())
 
     def summarise_more(self, state: AccompaniedState, watch: Watch) -> dict[str, Any]:
         """See `Setup`; the teacher is evaluated too."""
@@ -118,7 +118,7 @@ class OfflineSetup(_DistillSetup):
         """See `Setup`."""
         variables = {**self.teacher_state.dense_variables(), "tables": self.teacher_state.tables}
         step = functools.partial(offline_step, self, self.teacher)
-        return compile_step(step, self.config.optimizer, self.mesh, self.shardings(), variables)
+        return compile_step(step, peak_rates(self.config.optimizer), self.mesh, self.shardings(), variables)
 
     def summarise_more(self, state: TrainState, watch: Watch) -> dict[str, Any]:
         """See `Setup`; the teacher is evaluated too."""

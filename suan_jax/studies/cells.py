@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import functools
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from suan_jax.distillation import DistillConfig, distill
 from suan_jax.distillation.config import check_distillation
 from suan_jax.errors import Preempted, UserError
 from suan_jax.notice import notice
-from suan_jax.training.loop import train
+from suan_jax.training.joint import shared_program
+from suan_jax.training.loop import train_together
 from suan_jax.training.workdir import check_unclaimed
 
 
@@ -88,46 +89,73 @@ def check_cells(cells: Iterable[Cell], directory: Path) -> None:
             raise UserError(f"{directory} is of another study: {error}") from error
 
 
-def run_cells(cells: Iterable[Cell], directory: Path) -> tuple[dict[str, dict], dict[str, str]]:
-    """Trains cells one after another; those that have finished are not run again.
+def run_cells(
+    cells: Iterable[Cell], directory: Path, together: int = 1
+) -> tuple[dict[str, dict], dict[str, str]]:
+    """Trains cells one after another, or as many together as asked for; those that have finished stay.
 
     Args:
       cells: the runs.
       directory: the study's work directory; a cell's own is `directory / cell.name`.
+      together: most cells in one program; only those that differ in seed and peak learning rates alone, and
+        are no distillations.
 
     Returns:
       The summaries by name, and the sentences of the cells that failed, by name. A failed cell does not stop
       the rest; the same call again tries it once more.
 
     Raises:
-      UserError: before any runs, if one has run with another config.
+      UserError: before any runs, if one has run with another config, or `together` is less than 1.
       Preempted: after SIGTERM; the same call again goes on.
     """
     cells = list(cells)
     check_cells(cells, directory)
-    summaries, failures = {}, {}
-    for number, cell in enumerate(cells, start=1):
-        workdir = directory / cell.name
-        if not (workdir / "summary.json").exists():
-            notice(f"cell {number} of {len(cells)}: {cell.name}")
+    summaries, failures, done = {}, {}, 0
+    for group in _groups(cells, together):
+        names = [cell.name for cell in group]
+        done += len(group)
+        if not all((directory / name / "summary.json").exists() for name in names):
+            notice(f"cell {done} of {len(cells)}: {', '.join(names)}")
         try:
-            summaries[cell.name] = _train(cell, directory)
+            results = _train(group, directory)
         except Preempted:
             raise
-        except Exception as error:  # whatever befell this cell, the others may still run
-            failures[cell.name] = _sentence(error)
-            notice(f"cell {cell.name} failed: {failures[cell.name]}")
-        jax.clear_caches()  # programs of a cell that is done only hold memory
+        except Exception as error:  # whatever befell these cells, the others may still run
+            results = [error] * len(group)
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, Exception):
+                failures[name] = _sentence(result)
+                notice(f"cell {name} failed: {failures[name]}")
+            else:
+                summaries[name] = result
+        jax.clear_caches()  # programs of cells that are done only hold memory
     return summaries, failures
 
 
-def _train(cell: Cell, directory: Path) -> dict[str, Any]:
-    workdir, teacher = directory / cell.name, directory / cell.teacher if cell.teacher else None
-    if not isinstance(cell.config, DistillConfig):
-        return train(cell.config, workdir)
+def _groups(cells: Sequence[Cell], together: int) -> list[list[Cell]]:
+    """Cells of one program side by side, at most `together` of them."""
+    if together < 1:
+        raise UserError(f"--together is {together}, expected at least 1")
+    latest: dict[str, list[Cell]] = {}
+    groups: list[list[Cell]] = []
+    for cell in cells:
+        program = cell.name if isinstance(cell.config, DistillConfig) else shared_program(cell.config)
+        if len(latest.get(program, ())) in (0, together):
+            latest[program] = []
+            groups.append(latest[program])
+        latest[program].append(cell)
+    return groups
+
+
+def _train(group: Sequence[Cell], directory: Path) -> list[dict[str, Any] | UserError]:
+    """The summaries of cells of one program; in place of one, what made it diverge."""
+    first = group[0]
+    if not isinstance(first.config, DistillConfig):
+        return list(train_together({directory / cell.name: cell.config for cell in group}).values())
+    workdir, teacher = directory / first.name, directory / first.teacher if first.teacher else None
     if teacher and not any((run / "summary.json").exists() for run in (workdir, teacher)):
-        raise UserError(f"its teacher, {cell.teacher}, has not finished")
-    return distill(cell.config, workdir, teacher)
+        raise UserError(f"its teacher, {first.teacher}, has not finished")
+    return [distill(first.config, workdir, teacher)]
 
 
 def _sentence(error: Exception) -> str:

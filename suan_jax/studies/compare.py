@@ -41,13 +41,16 @@ class Comparison:
     loop_rows: list[dict[str, Any]]
 
 
-def compare(config: CompareConfig, workdir: Path, only: Collection[str] = ()) -> Comparison:
+def compare(
+    config: CompareConfig, workdir: Path, only: Collection[str] = (), together: int = 1
+) -> Comparison:
     """Tunes and trains every entry, and compares what has finished.
 
     Args:
       config: the comparison.
       workdir: where its cells live; the same call again runs only what has not finished.
       only: entries to run, all if empty; others are compared as far as they have finished before.
+      together: most runs of an entry that train in one program.
 
     Raises:
       UserError: if the config is not right, or the work directory holds cells of another comparison.
@@ -57,11 +60,11 @@ def compare(config: CompareConfig, workdir: Path, only: Collection[str] = ()) ->
     chosen = [entry for entry in config.entries if not only or entry in only]
     tuning = {entry: _tuning_cells(config, entry) for entry in config.entries}
     check_cells([cell for cells in tuning.values() for cell in cells], workdir)
-    _, failures = run_cells([cell for entry in chosen for cell in tuning[entry]], workdir)
+    _, failures = run_cells([cell for entry in chosen for cell in tuning[entry]], workdir, together)
     rates = {entry: _best_rate(config, entry, tuning[entry], workdir) for entry in config.entries}
     final = {entry: _final_cells(config, entry, rates[entry]) for entry in config.entries}
     check_cells([cell for cells in final.values() for cell in cells], workdir)
-    _, more = run_cells([cell for entry in chosen for cell in final[entry]], workdir)
+    _, more = run_cells([cell for entry in chosen for cell in final[entry]], workdir, together)
     results = {entry: _finished(final[entry], workdir) for entry in config.entries}
     reference = results[config.reference]
     rows = [_row(config, entry, rates[entry], runs, reference) for entry, runs in results.items() if runs]

@@ -54,7 +54,7 @@ def _name(fields: Fields) -> str:
     return folder(",".join(f"{short[name]}={value}" for name, value in fields.items()) or "base")
 
 
-def sweep(config: SweepConfig, workdir: Path, part: int = 0, parts: int = 1) -> Sweep:
+def sweep(config: SweepConfig, workdir: Path, part: int = 0, parts: int = 1, together: int = 1) -> Sweep:
     """Runs the cells that have not finished, one after another, and writes runs.csv.
 
     Args:
@@ -63,6 +63,7 @@ def sweep(config: SweepConfig, workdir: Path, part: int = 0, parts: int = 1) -> 
       part: which share of the cells to run, of `parts`: a scheduler's array index. runs.csv holds whatever
         has finished, in all of them.
       parts: number of shares.
+      together: most cells that train in one program.
 
     Raises:
       UserError: if the config is not right, or the work directory holds cells of another sweep.
@@ -72,7 +73,7 @@ def sweep(config: SweepConfig, workdir: Path, part: int = 0, parts: int = 1) -> 
         raise UserError(f"--part is {part} of --parts={parts}, expected 0 to {parts - 1}")
     every = cells(config)
     check_cells(every, workdir)
-    _, failures = run_cells(every[part::parts], workdir)
+    _, failures = run_cells(every[part::parts], workdir, together)
     rows, unfinished = [], []
     for cell in every:
         name, path = cell.name.removeprefix(_CELLS), workdir / cell.name / "summary.json"

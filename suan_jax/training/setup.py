@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -30,7 +31,7 @@ from suan_jax.training.checkpoint import abstract_with_sharding
 from suan_jax.training.optimizer import Schedule, dense_optimizer, learning_rate_factor
 from suan_jax.training.sharding import make_mesh, state_sharding
 from suan_jax.training.state import TrainState, init_state
-from suan_jax.training.step import TrainStep, compile_train_step
+from suan_jax.training.step import Rates, TrainStep, compile_step, peak_rates, train_step
 
 Watch = Callable[[Iterable[EvaluationBatch]], Iterable[EvaluationBatch]]  # may stop between two
 
@@ -68,6 +69,10 @@ class Setup:
         """The state's shardings."""
         return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
 
+    def of(self, config: Config) -> Setup:
+        """The set-up of a run that differs in seed or peak learning rates alone."""
+        return dataclasses.replace(self, config=config)
+
     def fresh_state(self) -> TrainState:
         """The first state, made where it shall live."""
         # A CPU would spend longer on compiling this well than it takes to run once.
@@ -82,9 +87,12 @@ class Setup:
 
     def compile_step(self) -> TrainStep:
         """A training step; the state it is given is donated."""
-        return compile_train_step(
-            self.model, self.optimizer, self.config.optimizer, self.factor, self.mesh, self.shardings()
-        )
+        return self.compile_joint_step(peak_rates(self.config.optimizer))
+
+    def compile_joint_step(self, rates: Rates) -> TrainStep:
+        """The same at other rates; at those of several runs, stacked, states and batches are stacked too."""
+        step = functools.partial(train_step, self.model, self.optimizer, self.factor)
+        return compile_step(step, rates, self.mesh, self.shardings())
 
     def summarise_more(self, state: TrainState, watch: Watch) -> dict[str, Any]:
         """What summary.json holds beside the run's point.

@@ -17,7 +17,7 @@ from suan_jax.layers import embedding
 from suan_jax.layers.loss import log_loss
 from suan_jax.models.model import Model, Output, Variables
 from suan_jax.training.optimizer import Schedule, global_norm
-from suan_jax.training.sharding import batch_sharding
+from suan_jax.training.sharding import batch_sharding, stacked_sharding
 from suan_jax.training.state import TrainState
 from suan_jax.training.table_update import adagrad_rows, distinct, read_rows
 
@@ -139,21 +139,9 @@ def learn(
     return next_state, metrics, logits_BxM
 
 
-def compile_train_step(
-    model: Model,
-    optimizer: optax.GradientTransformation,
-    config: OptimizerConfig,
-    factor: Schedule,
-    mesh: Mesh,
-    shardings: TrainState,
-) -> TrainStep:
-    """`train_step`, jitted for a mesh; the state it is given is donated."""
-    return compile_step(functools.partial(train_step, model, optimizer, factor), config, mesh, shardings)
-
-
 def compile_step(
     step: Callable[..., tuple[TrainState, Metrics]],
-    config: OptimizerConfig,
+    rates: Rates,
     mesh: Mesh,
     shardings: TrainState,
     *constants: Any,
@@ -161,21 +149,24 @@ def compile_step(
     """`step(state, batch, rates, *constants)`, jitted for a mesh; the state it is given is donated.
 
     Args:
-      step: takes a step.
-      config: says the rates.
+      step: takes a step of one run.
+      rates: `peak_rates`; or those of several runs, stacked, and then so are state, batch and metrics.
       mesh: the devices.
-      shardings: of the state.
+      shardings: of one run's state.
       *constants: arrays that lie on the devices, such as another model's variables.
     """
-    whole = NamedSharding(mesh, PartitionSpec())
+    batches, whole = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
+    if rates["dense"].ndim:
+        step = jax.vmap(step, in_axes=(0, 0, 0, *(None for _ in constants)))
+        shardings, batches = jax.tree.map(stacked_sharding, (shardings, batches))
     there = jax.tree.map(lambda leaf: leaf.sharding, constants)
     step = jax.jit(
         step,
-        in_shardings=(shardings, batch_sharding(mesh), whole, *there),
+        in_shardings=(shardings, batches, whole, *there),
         out_shardings=(shardings, whole),
         donate_argnums=0,
     )
-    rates = jax.device_put(peak_rates(config), whole)
+    rates = jax.device_put(rates, whole)
     return lambda state, batch: step(state, batch, rates, *constants)
 
 

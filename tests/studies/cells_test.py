@@ -44,17 +44,19 @@ def trained(monkeypatch):
     """Seeds that a stand-in for training was called with; seed 1 fails the first time."""
     calls = []
 
-    def train(config, workdir):
-        calls.append(config.train.seed)
-        if config.train.seed == 1 and calls.count(1) == 1:
+    def train_together(configs):
+        seeds = [config.train.seed for config in configs.values()]
+        calls.extend(seeds)
+        if 1 in seeds and calls.count(1) == 1:
             raise ZeroDivisionError("of all things")
-        if config.train.seed == 9:
+        if 9 in seeds:
             raise Preempted("stopped")
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / "summary.json", {"seed": config.train.seed})
-        return read_json(workdir / "summary.json")
+        for workdir, seed in zip(configs, seeds, strict=True):
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(workdir / "summary.json", {"seed": seed, "trained_together": len(seeds)})
+        return {workdir: read_json(workdir / "summary.json") for workdir in configs}
 
-    monkeypatch.setattr(cells, "train", train)
+    monkeypatch.setattr(cells, "train_together", train_together)
     return calls
 
 
@@ -77,3 +79,23 @@ def test_a_stop_is_no_failure(trained, tmp_path):
     with pytest.raises(Preempted):
         run_cells(_cells(0, 9, 2), tmp_path)
     assert trained == [0, 9]
+
+
+@pytest.mark.parametrize("together", [1, 2, 4])
+def test_cells_of_one_program_train_together(trained, tmp_path, together):
+    trained.append(1)  # so that none fails
+    one = [*_cells(0, 1), *(Cell(f"b/{seed}", with_fields(_BASE, {"data.max_len": seed})) for seed in (5, 6))]
+    summaries, failures = run_cells([*one, *_cells(2)], tmp_path, together)
+    assert not failures
+    assert {name: run["trained_together"] for name, run in summaries.items()} == {
+        "a/0": min(together, 2 + together // 4),
+        "a/1": min(together, 2 + together // 4),
+        "b/5": 1,
+        "b/6": 1,
+        "a/2": 3 if together == 4 else 1,
+    }
+
+
+def test_together_is_a_positive_number(tmp_path):
+    with pytest.raises(UserError, match="--together is 0, expected at least 1"):
+        run_cells(_cells(0), tmp_path, together=0)
