@@ -43,6 +43,12 @@ class DataConfig:
       fraction_by: "user" keeps a share of the users, "time" the latest share of the examples.
       negative_rate: share of the train examples without a click that is kept; probabilities are put
         right for it in metrics and predictions.
+      packing: which train impressions of a user share one history: "none", each has its own; "request",
+        those of one moment, which score as they do alone; "time", consecutive ones, each seeing the row's
+        events up to its own time, for models that can. Evaluation never packs.
+      candidates: most candidates of a row, M; 1 without packing.
+      least_history: read with packing "time": a row ends where its first candidate would see less than this
+        share, in [0, 1], of the events that it sees alone.
       window: blocks that are shuffled together; larger mixes better and holds more memory.
       threads: threads that read and assemble batches ahead of the step.
     """
@@ -54,6 +60,9 @@ class DataConfig:
     train_fraction: float = 1.0
     fraction_by: str = "user"
     negative_rate: float = 1.0
+    packing: str = "none"
+    candidates: int = 1
+    least_history: float = 0.5
     window: int = 64
     threads: int = 1
 
@@ -115,7 +124,9 @@ class TrainConfig:
     """How long, and how often it looks up.
 
     Attributes:
-      batch_size: examples per step, over all devices.
+      batch_size: examples per step, over all devices. With `data.packing`, candidate slots: rows times
+        `data.candidates`; slots that stay empty are no examples, and steps, speeds and the summary count
+        only the others.
       steps: steps to train; 0 means `epochs` decides.
       epochs: passes over the train examples, read when `steps` is 0.
       seed: seed of parameters, data order and dropout.

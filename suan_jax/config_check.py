@@ -11,12 +11,13 @@ import typing
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from suan_jax.config import Config
+from suan_jax.config import Config, DataConfig
 from suan_jax.errors import UserError, nearest
 from suan_jax.schema import SPLITS
 
+PACKINGS = ("none", "request", "time")
 _POSITIVE = (
-    "data.max_len data.window data.threads data.synthetic.users data.synthetic.events "
+    "data.max_len data.candidates data.window data.threads data.synthetic.users data.synthetic.events "
     "data.synthetic.impressions data.synthetic.items model.embedding_width train.batch_size "
     "train.eval_batch_size train.log_every checkpoint.every checkpoint.keep "
     "optimizer.embedding_initial_accumulator"
@@ -30,6 +31,7 @@ _SHARES = ("data.train_fraction", "data.negative_rate")
 _CHOICES = {
     "data.train_on": ("train", "train+validation"),
     "data.fraction_by": ("user", "time"),
+    "data.packing": PACKINGS,
     "model.dtype": ("float32", "bfloat16"),
     "optimizer.schedule": ("constant", "cosine", "linear"),
     "train.eval_split": SPLITS,
@@ -122,6 +124,10 @@ def validate(config: Config) -> None:
         check([name], known.__contains__, "one of " + ", ".join(map(repr, known)))
     if not config.train.steps:
         check(["train.epochs"], lambda value: 0 < value < math.inf, "a positive number, as train.steps is 0")
+    check_packing(config.data)
+    if config.train.batch_size % config.data.candidates:
+        multiple = f"a multiple of config.data.candidates, {config.data.candidates}"
+        _refuse("train.batch_size", config.train.batch_size, multiple)
     if config.checkpoint.best and not config.train.eval_every:
         _refuse("train.eval_every", 0, f"a positive number, as checkpoint.best is {config.checkpoint.best!r}")
     if config.checkpoint.best and config.train.eval_split == "test":
@@ -133,6 +139,22 @@ def validate(config: Config) -> None:
             re.compile(pattern)
         except re.error as error:
             _refuse("optimizer.multipliers", pattern, f"a regular expression ({error})")
+
+
+def check_packing(data: DataConfig) -> None:
+    """Checks the settings of packing against each other.
+
+    Raises:
+      UserError: naming the field that is wrong.
+    """
+    if data.packing not in PACKINGS:
+        _refuse("data.packing", data.packing, "one of " + ", ".join(map(repr, PACKINGS)))
+    if data.packing == "none" and data.candidates != 1:
+        _refuse("data.candidates", data.candidates, "1, as config.data.packing is 'none'")
+    if data.packing != "none" and data.candidates < 2:
+        _refuse("data.candidates", data.candidates, f"at least 2, as config.data.packing is {data.packing!r}")
+    if not 0 <= data.least_history <= 1:
+        _refuse("data.least_history", data.least_history, "a share in [0, 1]")
 
 
 def _refuse(name: str, value: Any, expected: str) -> typing.NoReturn:

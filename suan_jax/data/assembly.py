@@ -1,4 +1,4 @@
-"""From blocks to batches: each impression with the latest events that it may see."""
+"""From blocks to batches: impressions with the latest events that they may see."""
 
 from __future__ import annotations
 
@@ -36,13 +36,16 @@ class Window:
     """Blocks joined into one, ready to be gathered from.
 
     Attributes:
-      block: the blocks, one after another; its event columns have one more row, all zeros, that the pads of
-        a history read, so that a pad can never show an event.
+      block: the blocks, one after another; its columns of events and of impressions have one more row, all
+        zeros, that pads read, so that a pad can never show an event or another candidate.
       sequence: (I,) the sequence of each impression.
     """
 
     block: Block
     sequence: np.ndarray
+
+
+_PER_SEQUENCE = ("user", "rank", "profile")
 
 
 def join(blocks: Sequence[Block]) -> Window:
@@ -58,7 +61,7 @@ def join(blocks: Sequence[Block]) -> Window:
         return stacked(parts, name)
 
     def stacked(parts: list[np.ndarray], name: str) -> np.ndarray:
-        if name in ("event", "event_time", "event_timed"):
+        if name not in _PER_SEQUENCE:
             parts = [*parts, np.zeros((1, *parts[0].shape[1:]), parts[0].dtype)]
         return np.concatenate(parts)
 
@@ -76,44 +79,50 @@ def join(blocks: Sequence[Block]) -> Window:
 
 
 def assemble(window: Window, rows: np.ndarray, max_len: int) -> EvaluationBatch:
-    """The examples of some impressions, M = 1, each seeing its last `max_len` events at most.
+    """The examples of some impressions.
+
+    A row holds the latest `max_len` events at most that its last candidate may see, and its reference time is
+    that candidate's; each candidate sees those of the row's events that lie before it.
 
     Args:
       window: the blocks.
-      rows: (B,) indices of impressions.
+      rows: (B, M) indices of impressions: in a row those of one sequence, ascending, then -1 for pads.
       max_len: L.
     """
-    block, sequence = window.block, window.sequence[rows]
-    visible = block.visible[rows]
-    length = np.minimum(visible, max_len)
-    start = block.event_offsets[sequence] + visible - length
+    block = window.block
+    mask = rows >= 0
+    last = rows[np.arange(len(rows)), mask.sum(axis=1) - 1]
+    sequence, time = window.sequence[last], block.time[last]
+    length = np.minimum(block.visible[last], max_len)
+    skipped = block.visible[last] - length  # events of the sequence that are older than the row's
     slots = np.arange(max_len)
-    mask = slots < length[:, None]
+    history_mask = slots < length[:, None]
     pad = len(block.event_time) - 1
-    index = np.where(mask, start[:, None] + slots, pad)
-    time = block.time[rows]
+    first = block.event_offsets[sequence] + skipped
+    index = np.where(history_mask, first[:, None] + slots, pad)
     timed = block.event_timed.take(index)
     age = time[:, None] - block.event_time.take(index)
     age *= timed
-    ones = np.ones((len(rows), 1), bool)
+    visible = np.clip(block.visible[rows] - skipped[:, None], 0, length[:, None])
+    candidate_age = time[:, None] - block.time[rows]
     batch = Batch(
         history={
             name: ids.take(index, axis=0).astype(np.int32, copy=False) for name, ids in block.event.items()
         },
-        history_mask=mask,
+        history_mask=history_mask,
         history_age=np.clip(age, 0, _INT32_MAX).astype(np.int32),
         history_timed=timed,
-        candidate={name: ids[rows, None].astype(np.int32) for name, ids in block.candidate.items()},
-        candidate_mask=ones,
-        candidate_age=np.zeros(ones.shape, np.int32),
-        visible=length[:, None].astype(np.int32),
+        candidate={name: ids[rows].astype(np.int32) for name, ids in block.candidate.items()},
+        candidate_mask=mask,
+        candidate_age=np.clip(candidate_age * mask, 0, _INT32_MAX).astype(np.int32),
+        visible=visible.astype(np.int32),
         profile={name: ids[sequence].astype(np.int32) for name, ids in block.profile.items()},
-        context={name: ids[rows, None].astype(np.int32) for name, ids in block.context.items()},
-        dense=block.dense[rows, None].astype(np.float32),
+        context={name: ids[rows].astype(np.int32) for name, ids in block.context.items()},
+        dense=block.dense[rows].astype(np.float32),
         week_second=((time + _MONDAY) % _WEEK).astype(np.int32),
-        label=block.label[rows, None].astype(np.float32),
+        label=block.label[rows].astype(np.float32),
     )
-    truth = {name: logits[rows, None].astype(np.float32) for name, logits in block.truth.items()}
+    truth = {name: logits[rows].astype(np.float32) for name, logits in block.truth.items()}
     return EvaluationBatch(batch, block.user[sequence].astype(np.int64), truth)
 
 

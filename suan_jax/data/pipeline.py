@@ -19,7 +19,8 @@ import numpy as np
 from suan_jax.config import DataConfig
 from suan_jax.data.assembly import EvaluationBatch, Window, assemble, concatenate, join
 from suan_jax.data.block import Log
-from suan_jax.data.selection import Examples, Selection, select, train_selection
+from suan_jax.data.packing import Packing, Rows, training_rows
+from suan_jax.data.selection import Selection, select
 from suan_jax.errors import UserError
 
 _EVALUATION_WINDOW = 8  # nothing is mixed, so few blocks at a time will do
@@ -42,7 +43,7 @@ def train_iterator(
     Args:
       log: where examples come from.
       data: which of them, how long their histories are, and how they are shuffled.
-      batch_size: B over all processes.
+      batch_size: candidate slots of a batch over all processes, B·M with M = `data.candidates`.
       seed: seed of the order.
       shard_index: which process this is.
       shard_count: number of processes; each gets its contiguous share of every batch's rows.
@@ -53,8 +54,12 @@ def train_iterator(
     Raises:
       UserError: if a setting is out of range, or leaves no example.
     """
-    examples = select(log, train_selection(data))
-    source = Batches(examples, batch_size, data, seed, shard_index, shard_count)
+    rows = training_rows(log, data)
+    if batch_size % rows.candidates:
+        raise UserError(
+            f"the batch size is {batch_size}, expected a multiple of data.candidates, {rows.candidates}"
+        )
+    source = Batches(rows, batch_size // rows.candidates, data, seed, shard_index, shard_count)
     dataset = grain.MapDataset.source(source).map(lambda item: item.batch)
     return iter(dataset.to_iter_dataset(_read_options(data)))
 
@@ -81,25 +86,25 @@ def evaluation_batches(
     Raises:
       UserError: if the split is unknown or empty.
     """
-    examples = select(log, Selection((split,)))
+    rows = Rows(select(log, Selection((split,))), Packing())
     data = DataConfig(max_len=max_len, window=_EVALUATION_WINDOW)
-    source = Batches(examples, batch_size, data, None, shard_index, shard_count)
+    source = Batches(rows, batch_size, data, None, shard_index, shard_count)
     return grain.MapDataset.source(source).to_iter_dataset(_read_options(data))
 
 
 class Batches:
     """Batches by step, a source for `grain.MapDataset.source`.
 
-    With a seed, examples form an endless sequence of epochs. An epoch permutes the blocks, reads
-    `data.window` consecutive ones together, and permutes the examples of each such window. Batch `step`
+    With a seed, rows form an endless sequence of epochs. An epoch permutes the blocks, reads
+    `data.window` consecutive ones together, and permutes the rows of each such window. Batch `step`
     holds the positions [step · B, (step + 1) · B) of that sequence, over the ends of windows and epochs, so
-    each epoch has each example exactly once. Without a seed there is one epoch, in store order, padded to
-    whole batches.
+    each epoch has each row, and so each example, exactly once. Without a seed there is one epoch, in store
+    order, padded to whole batches.
     """
 
     def __init__(
         self,
-        examples: Examples,
+        rows: Rows,
         batch_size: int,
         data: DataConfig,
         seed: int | None,
@@ -109,8 +114,8 @@ class Batches:
         """A source that has read nothing yet.
 
         Args:
-          examples: what to batch.
-          batch_size: B over all processes.
+          rows: what to batch.
+          batch_size: B, rows of a batch over all processes.
           data: `max_len`, `window` and `threads` are read.
           seed: seed of the order, or None for one pass in store order.
           shard_index: which process this is.
@@ -128,11 +133,11 @@ class Batches:
             raise UserError(
                 f"the batch size is {batch_size}, expected a positive multiple of the {shard_count} processes"
             )
-        self._examples, self._max_len, self._window = examples, data.max_len, data.window
+        self._source, self._max_len, self._window = rows, data.max_len, data.window
         self._batch_size, self._seed = batch_size, seed
         self._rows = batch_size // shard_count
         self._first_row = shard_index * self._rows
-        self._blocks = np.flatnonzero(examples.counts)
+        self._blocks = np.flatnonzero(rows.counts)
         # Each thread may be in a window of its own, and one more where a batch straddles two.
         self._windows = _Cache(self._load_window, capacity=data.threads + 1)
         self._shuffled = _Cache(self._shuffle_window, capacity=data.threads + 1)
@@ -142,14 +147,14 @@ class Batches:
         """Number of batches; without end for training."""
         if self._seed is not None:
             return sys.maxsize // self._batch_size
-        return -(-self._examples.total // self._batch_size)
+        return -(-self._source.total // self._batch_size)
 
     def __getitem__(self, step: int) -> EvaluationBatch:
         """The rows of this process in batch `step`."""
         start = step * self._batch_size + self._first_row
         stop = start + self._rows
         if self._seed is None:
-            stop = min(stop, self._examples.total)
+            stop = min(stop, self._source.total)
         parts, position = [], start
         while position < stop:
             part = self._read(position, stop - position)
@@ -160,8 +165,8 @@ class Batches:
         return concatenate(parts, self._rows)
 
     def _read(self, position: int, count: int) -> EvaluationBatch:
-        """Up to `count` examples from `position` on, all of one window."""
-        epoch, offset = divmod(position, self._examples.total)
+        """Up to `count` rows from `position` on, all of one window."""
+        epoch, offset = divmod(position, self._source.total)
         _, starts = self._orders(epoch)
         number = int(np.searchsorted(starts, offset, side="right")) - 1
         window, rows = self._shuffled((epoch, number))
@@ -174,11 +179,11 @@ class Batches:
         # One window is mixed whole as it is; in the same order, it is read once for all epochs.
         if self._seed is not None and len(blocks) > self._window:
             blocks = np.random.default_rng((self._seed, epoch)).permutation(blocks)
-        sizes = np.add.reduceat(self._examples.counts[blocks], np.arange(0, len(blocks), self._window))
+        sizes = np.add.reduceat(self._source.counts[blocks], np.arange(0, len(blocks), self._window))
         return blocks, np.cumsum(sizes) - sizes
 
     def _shuffle_window(self, key: tuple[int, int]) -> tuple[Window, np.ndarray]:
-        """A window of an epoch and the rows of its examples in the order they are handed out."""
+        """A window of an epoch and its rows in the order they are handed out."""
         epoch, number = key
         order, _ = self._orders(epoch)
         first = number * self._window
@@ -189,18 +194,18 @@ class Batches:
         return window, rows
 
     def _load_window(self, indices: tuple[int, ...]) -> tuple[Window, np.ndarray]:
-        """The blocks at `indices`, joined, and the rows of their examples."""
+        """The blocks at `indices`, joined, and their rows, (n, M)."""
         blocks, rows, offset = [], [], 0
         for index in indices:
-            block = self._examples.log.block(index)
-            kept = self._examples.rows(index, block)
-            if len(kept) != self._examples.counts[index]:
+            block = self._source.log.block(index)
+            found = self._source.rows(index, block)
+            if len(found) != self._source.counts[index]:
                 raise UserError(
-                    f"block {index} of {self._examples.log} has {len(kept)} examples, "
-                    f"expected the {self._examples.counts[index]} that its counts tell"
+                    f"block {index} of {self._source.log} has {len(found)} examples, "
+                    f"expected the {self._source.counts[index]} that its counts tell"
                 )
             blocks.append(block)
-            rows.append(kept + offset)
+            rows.append(np.where(found >= 0, found + offset, -1))
             offset += len(block.time)
         return join(blocks), np.concatenate(rows)
 

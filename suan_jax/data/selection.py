@@ -123,7 +123,7 @@ class Examples:
         elif self._selection.fraction == 1 and self._selection.negative_rate == 1:
             scanned = scanned[:0]
         for index in scanned:
-            counts[index] = len(self.rows(index, _impressions(self.log, int(index))))
+            counts[index] = len(self.rows(index, impressions(self.log, int(index))))
         return counts
 
     def _reaches_fraction(self, index: int) -> bool:
@@ -134,7 +134,7 @@ class Examples:
         """The exact time at which the latest share begins; of impressions at that very time, the last."""
         times = []
         for index in range(self.log.num_blocks):
-            block = _impressions(self.log, index)
+            block = impressions(self.log, index)
             times.append(block.time[np.isin(block.split, self._splits) & (block.split != _TEST)])
         all_times = np.concatenate(times)
         left_out = len(all_times) - round(self._selection.fraction * len(all_times))
@@ -174,8 +174,9 @@ def num_examples(log: Log, selection: Selection) -> int:
     return select(log, selection).total
 
 
-def _impressions(log: Log, index: int) -> Block:
-    # A store keeps impressions apart from events, which a scan does not need.
+def impressions(log: Log, index: int) -> Block:
+    """The block at `index` for a scan of its impressions; its events may be missing."""
+    # A store keeps impressions apart from events.
     return log.impressions(index) if isinstance(log, Store) else log.block(index)
 
 

@@ -63,18 +63,21 @@ def feature_tokens(schema: Schema, rows: Rows, batch: Batch, width: int, dtype: 
     return x_BxTxD
 
 
-def feature_macs(schema: Schema, tokens: np.ndarray | int, row_width: int, width: int) -> np.ndarray | int:
-    """Multiply-adds of `feature_tokens` for an example of one candidate and so many tokens.
+def feature_macs(
+    schema: Schema, tokens: np.ndarray | int, row_width: int, width: int, candidates: int = 1
+) -> np.ndarray | int:
+    """Multiply-adds of `feature_tokens` for a row of so many tokens.
 
     Args:
       schema: the log's schema.
-      tokens: tokens, the candidate included.
+      tokens: tokens, the candidates included.
       row_width: width of a feature's embedding.
       width: width of a token.
+      candidates: candidates of the row.
     """
     features = len(schema.history) * row_width
     project = tokens * features * width if features != width else 0
-    return project + len(candidate_only_names(schema)) * row_width * width
+    return project + candidates * len(candidate_only_names(schema)) * row_width * width
 
 
 def profile_tokens(schema: Schema, rows: Rows, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -128,6 +131,8 @@ class TokenEmbedding(nn.Module):
         return x_BxTxD
 
 
-def token_macs(schema: Schema, tokens: np.ndarray | int, row_width: int, width: int) -> np.ndarray | int:
+def token_macs(
+    schema: Schema, tokens: np.ndarray | int, row_width: int, width: int, candidates: int = 1
+) -> np.ndarray | int:
     """Multiply-adds of `TokenEmbedding` with hours of `row_width`; arguments as in `feature_macs`."""
-    return feature_macs(schema, tokens, row_width, width) + tokens * row_width * width
+    return feature_macs(schema, tokens, row_width, width, candidates) + tokens * row_width * width

@@ -78,17 +78,24 @@ class Hstu(SizedDefinition):
         """See `ModelDefinition`."""
         return 2.0 * self._macs(schema, max_len + 1, (max_len + 1) ** 2)
 
+    def training_flops_per_row(self, schema: Schema, max_len: int, candidates: int) -> float:
+        """See `ModelDefinition`."""
+        tokens = max_len + candidates
+        return 3 * 2.0 * self._macs(schema, tokens, tokens**2, candidates)
+
     def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
         """See `ModelDefinition`."""
         tokens = np.asarray(lengths, np.float64) + 1
         return 2.0 * float(np.mean(self._macs(schema, tokens, tokens * (tokens + 1) / 2)))
 
-    def _macs(self, schema: Schema, tokens: np.ndarray | int, pairs: np.ndarray | int) -> np.ndarray | int:
-        """Multiply-adds of an example with one candidate, of so many tokens and attended pairs."""
+    def _macs(
+        self, schema: Schema, tokens: np.ndarray | int, pairs: np.ndarray | int, candidates: int = 1
+    ) -> np.ndarray | int:
+        """Multiply-adds of a row of so many tokens, the candidates included, and attended pairs."""
         size, row = self.size(schema), self.embedding_width
         layer = tokens * 5 * size.width**2 + 2 * pairs * size.width
-        embedding = token_macs(schema, tokens, row, size.width)
-        return embedding + size.layers * layer + head_macs(schema, size.width, row, self.head)
+        embedding = token_macs(schema, tokens, row, size.width, candidates)
+        return embedding + size.layers * layer + candidates * head_macs(schema, size.width, row, self.head)
 
 
 def next_time(batch: Batch) -> tuple[jax.Array, jax.Array]:

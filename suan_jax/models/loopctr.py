@@ -156,19 +156,26 @@ class LoopCtr(SizedDefinition):
 
     def training_flops_per_example(self, schema: Schema, max_len: int) -> float:
         """See `ModelDefinition`: n loops, n + 1 exits and heads; what remat repeats is not counted."""
+        return self.training_flops_per_row(schema, max_len, 1)
+
+    def training_flops_per_row(self, schema: Schema, max_len: int, candidates: int) -> float:
+        """See `ModelDefinition`."""
         n = self.trained_loops
-        return 3 * 2.0 * self._macs(schema, max_len, n, exits=n + 1)
+        return 3 * 2.0 * self._macs(schema, max_len, n, exits=n + 1, candidates=candidates)
 
     def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
         """See `ModelDefinition`."""
         events = np.asarray(lengths, np.float64)
         return 2.0 * float(np.mean(self._macs(schema, events, self.inferred_loops, exits=1)))
 
-    def _macs(self, schema: Schema, events: np.ndarray | int, loops: int, exits: int) -> np.ndarray | int:
-        """Multiply-adds of an example of one candidate with so many events."""
+    def _macs(
+        self, schema: Schema, events: np.ndarray | int, loops: int, exits: int, candidates: int = 1
+    ) -> np.ndarray | int:
+        """Multiply-adds of a row of so many events and candidates."""
         size, row = self.size(schema), self.embedding_width
         width, hidden = size.width, self.expansion * size.width
         group = len(schema.profile) + len(schema.candidate) + len(schema.context)
+        global_tokens = candidates * group
         project = len(schema.history) * row * width
         route, attend = router_macs(self.experts, width), projection_macs(self.experts, width)
         feed = feed_forward_macs(self.experts, width, hidden)
@@ -180,14 +187,15 @@ class LoopCtr(SizedDefinition):
             return tokens * (connect + route + 2 * attend + feed) + 2 * pairs * width
 
         short = np.minimum(events, self.recent) if self.queries else events
-        entry = short * project + block(short, 0) + group * row * width + block(0, 1)
+        entry = short * project + block(short, 0) + global_tokens * row * width + block(0, candidates)
         if self.queries:
             compress = 2 * (self.queries + events) * width**2 + 2 * self.queries * events * width
             entry = entry + events * project + compress + block(self.queries, 0)
         sequence = short + self.queries
-        leave = group * (connect + route + attend + feed) + sequence * (route + attend)
-        leave = leave + 2 * group * sequence * width + head_macs(schema, group * width, row, self.head)
-        return entry + loops * size.layers * block(sequence, 1) + exits * leave
+        leave = global_tokens * (connect + route + attend + feed) + sequence * (route + attend)
+        leave = leave + 2 * global_tokens * sequence * width
+        leave = leave + candidates * head_macs(schema, group * width, row, self.head)
+        return entry + loops * size.layers * block(sequence, candidates) + exits * leave
 
 
 @register

@@ -104,6 +104,13 @@ class ModelDefinition(ModelConfig):
         """
         return 3 * self.flops_per_example(schema, max_len)
 
+    def training_flops_per_row(self, schema: Schema, max_len: int, candidates: int) -> float:
+        """The same of a row of M `candidates` on one history, whether its slots are filled or not.
+
+        M examples, unless a model that computes the history's states once for all of them overrides it.
+        """
+        return candidates * self.training_flops_per_example(schema, max_len)
+
     def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
         """The same, counting only valid tokens and visible pairs; the mean over history `lengths` (n,)."""
         raise NotImplementedError

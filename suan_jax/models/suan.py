@@ -108,6 +108,13 @@ class Suan(SizedDefinition):
         """See `ModelDefinition`."""
         return 2.0 * self._macs(schema, max_len + 1, self.computed_pairs(max_len))
 
+    def training_flops_per_row(self, schema: Schema, max_len: int, candidates: int) -> float:
+        """See `ModelDefinition`."""
+        if self.pool == "all":
+            return super().training_flops_per_row(schema, max_len, candidates)
+        tokens = max_len + candidates
+        return 3 * 2.0 * self._macs(schema, tokens, tokens**2, candidates)
+
     def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
         """See `ModelDefinition`."""
         lengths = np.asarray(lengths, np.int64)
@@ -121,8 +128,10 @@ class Suan(SizedDefinition):
         """Those of them in which one token sees the other, for histories of `lengths` events."""
         return (lengths + 1) * (lengths + 2) // 2
 
-    def _macs(self, schema: Schema, tokens: np.ndarray | int, pairs: np.ndarray | int) -> np.ndarray | int:
-        """Multiply-adds of an example with one candidate, of so many tokens and attended pairs."""
+    def _macs(
+        self, schema: Schema, tokens: np.ndarray | int, pairs: np.ndarray | int, candidates: int = 1
+    ) -> np.ndarray | int:
+        """Multiply-adds of a row of so many tokens, the candidates included, and attended pairs."""
         size, row, profiles = self.size(schema), self.embedding_width, len(schema.profile)
         width = size.width
         squeezed = max(width // 4, 1)
@@ -131,8 +140,8 @@ class Suan(SizedDefinition):
         if profiles:
             block = block + tokens * 2 * width**2 + 2 * profiles * row * width + 2 * tokens * profiles * width
         block = block + 3 * pooled * width * squeezed + tokens * 9 * width**2  # alignment, SwiGLU
-        embedding = token_macs(schema, tokens, row, width)
-        return embedding + size.layers * block + head_macs(schema, width, row, self.head)
+        embedding = token_macs(schema, tokens, row, width, candidates)
+        return embedding + size.layers * block + candidates * head_macs(schema, width, row, self.head)
 
 
 class UnifiedAttentionBlock(nn.Module):

@@ -1,4 +1,4 @@
-"""How fast a run trains, with compilation, evaluation and saving left out."""
+"""How much a run trained, and how fast, with compilation, evaluation and saving left out of the time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ class Clock:
     Attributes:
       examples: examples of the timed steps, over the whole run.
       seconds: the time they took.
+      trained: examples of all steps, timed or not.
     """
 
     examples: int = 0
     seconds: float = 0.0
+    trained: int = 0
 
     def __post_init__(self) -> None:
         self._previous: float | None = None
@@ -25,6 +27,7 @@ class Clock:
     def step(self, examples: int) -> None:
         """A step over `examples` has just ended. The first after `pause` only starts the watch."""
         now = time.perf_counter()
+        self.trained += examples
         if self._previous is not None:
             self.examples += examples
             self.seconds += now - self._previous

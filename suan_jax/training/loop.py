@@ -86,7 +86,7 @@ def _run(configs: Mapping[Path, Config], set_up: Callable[[Config], Setup]) -> d
     with StopSignal() as stop, contextlib.ExitStack() as stack:
         first, *others = configs.values()
         setup = set_up(first)
-        check_batch_size(setup.mesh, first.train, "batch_size")
+        check_batch_size(setup.mesh, first.train, "batch_size", first.data.candidates)
         setups = [setup, *map(setup.of, others)]
         evaluation = Evaluation(setup)
         runs = [

@@ -92,7 +92,7 @@ class Run:
           UserError: if the loss is not finite.
         """
         train = self.setup.config.train
-        self._clock.step(train.batch_size)
+        self._clock.step(int(values["examples"]))
         if not math.isfinite(values["loss"]):
             raise self._diverged(f"the loss is {values['loss']}", step)
         if step % train.log_every == 0 or step == self.setup.total_steps:
@@ -183,11 +183,12 @@ class Run:
             self._checkpoints.keep(best)
 
     def _diverged(self, what: str, step: int) -> UserError:
-        train = self.setup.config.train
-        epoch, offset = divmod((step - 1) * train.batch_size, self.setup.train_examples)
+        train, candidates = self.setup.config.train, self.setup.config.data.candidates
+        epoch, offset = divmod((step - 1) * (train.batch_size // candidates), self.setup.train_rows)
         saved = self._checkpoints.steps()
         return UserError(
-            f"{what} at step {step}, on the batch that starts at example {offset} of epoch {epoch} "
+            f"{what} at step {step}, on the batch that starts at "
+            f"{'example' if candidates == 1 else 'row'} {offset} of epoch {epoch} "
             f"(seed {train.seed}): lower config.optimizer.learning_rate or "
             f"config.optimizer.embedding_learning_rate, or look at those examples; the last checkpoint is "
             f"{f'of step {saved[-1]}' if saved else 'none'}"

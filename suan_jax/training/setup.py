@@ -24,8 +24,10 @@ from suan_jax.config import Config
 from suan_jax.data.assembly import EvaluationBatch
 from suan_jax.data.block import Log
 from suan_jax.data.log import open_log
+from suan_jax.data.packing import training_rows
 from suan_jax.data.pipeline import train_iterator
 from suan_jax.data.selection import num_examples, train_selection
+from suan_jax.errors import UserError
 from suan_jax.models import Model, build
 from suan_jax.training.checkpoint import abstract_with_sharding
 from suan_jax.training.optimizer import Schedule, dense_optimizer, learning_rate_factor
@@ -44,6 +46,7 @@ class Setup:
       config: the run's config.
       log: the log it reads.
       train_examples: examples of one epoch.
+      train_rows: rows of one epoch, fewer than its examples if they are packed.
       total_steps: steps of the whole run.
       model: the model.
       mesh: the devices.
@@ -57,6 +60,7 @@ class Setup:
     config: Config
     log: Log
     train_examples: int
+    train_rows: int
     total_steps: int
     model: Model
     mesh: Mesh
@@ -121,16 +125,21 @@ def set_up(config: Config, log: Log | None = None) -> Setup:
       UserError: if the log, the mesh or the model's config is not right.
     """
     log = log or open_log(config.data)
-    train_examples = num_examples(log, train_selection(config.data))
-    total_steps = config.train.steps or math.ceil(
-        config.train.epochs * train_examples / config.train.batch_size
-    )
     model = build(config, log.schema)
+    if config.data.packing == "time" and config.model.across_time_refusal():
+        raise UserError(
+            "config.data.packing is 'time', expected 'none' or 'request', as scores of different times in "
+            f"one row would not be exact: {config.model.across_time_refusal()}"
+        )
+    train_examples = num_examples(log, train_selection(config.data))
+    train_rows = training_rows(log, config.data).total
+    batch_rows = config.train.batch_size // config.data.candidates
+    total_steps = config.train.steps or math.ceil(config.train.epochs * train_rows / batch_rows)
     mesh = make_mesh(config.mesh)
     logical_axes = model.logical_axes(blank_batch(log.schema, 1, config.data.max_len))
     factor = learning_rate_factor(config.optimizer, total_steps)
     optimizer = dense_optimizer(config.optimizer, factor, logical_axes["params"])
-    setup = Setup(config, log, train_examples, total_steps, model, mesh, factor, optimizer, None)
+    setup = Setup(config, log, train_examples, train_rows, total_steps, model, mesh, factor, optimizer, None)
     abstract = jax.eval_shape(setup._init, jax.random.key(0))
     shardings = state_sharding(mesh, abstract, logical_axes, optimizer)
     return dataclasses.replace(setup, abstract=abstract_with_sharding(abstract, shardings))

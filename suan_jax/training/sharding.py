@@ -61,17 +61,24 @@ def _fit(mesh: Mesh, spec: PartitionSpec, shape: tuple[int, ...]) -> NamedShardi
     return NamedSharding(mesh, PartitionSpec(*fitted))
 
 
-def check_batch_size(mesh: Mesh, config: TrainConfig, field: str) -> None:
-    """Checks that the data axis divides a batch size.
+def check_batch_size(mesh: Mesh, config: TrainConfig, field: str, candidates: int = 1) -> None:
+    """Checks that the data axis divides the rows of a batch.
+
+    Args:
+      mesh: from `make_mesh`.
+      config: holds the size.
+      field: "batch_size" or "eval_batch_size".
+      candidates: candidate slots of a row.
 
     Raises:
-      UserError: naming the `field` of `config`, "batch_size" or "eval_batch_size".
+      UserError: naming the field.
     """
     size, devices = getattr(config, field), mesh.shape["data"]
-    if size % devices:
+    if size % (devices * candidates):
+        times = f", times config.data.candidates, {candidates}" if candidates > 1 else ""
         raise UserError(
             f"config.train.{field} is {size}, expected a multiple of the {devices} devices along the mesh's "
-            "data axis"
+            f"data axis{times}"
         )
 
 

@@ -80,7 +80,8 @@ def learn(
 
     Returns:
       The next state; scalars: loss (all terms), what `loss_terms` says, learning_rate, grad_norm (dense
-      gradients, before clipping); and the logits (B, M) that the gradients were taken at.
+      gradients, before clipping), examples (candidates that are no pads); and the logits (B, M) that the
+      gradients were taken at.
     """
     ids = embedding.batch_ids(model.lookups, batch)
     found = {name: distinct(ids[name], state.tables[name].shape[0]) for name in ids}
@@ -134,6 +135,7 @@ def learn(
         **beside,
         "learning_rate": rates["dense"] * scale,
         "grad_norm": global_norm(dense_gradient),
+        "examples": examples,
     }
     return next_state, metrics, logits_BxM
 

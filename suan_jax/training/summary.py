@@ -57,16 +57,20 @@ def summarise(
 ) -> dict[str, Any]:
     """The content of summary.json: `examples` were trained on, of the `train_examples` of an epoch.
 
+    `train_flops` are those of the rows as they ran, empty candidate slots included.
+
     Args:
       setup: the run.
       params: its dense parameters.
       step: of the state that was evaluated, the last or the best.
       metrics: of that state on the final split.
-      clock: the run's clock.
+      clock: the run's clock, after its last step.
     """
     config, schema = setup.config, setup.log.schema
     flops = config.model.flops_per_example(schema, config.data.max_len)
-    examples = setup.total_steps * config.train.batch_size
+    candidates = config.data.candidates
+    rows = setup.total_steps * (config.train.batch_size // candidates)
+    row_flops = config.model.training_flops_per_row(schema, config.data.max_len, candidates)
     device = jax.devices()[0]
     return {
         "model": config.model.name,
@@ -80,14 +84,15 @@ def summarise(
         "evaluated_examples": metrics["examples"],
         "evaluated_step": step,
         "train_examples": setup.train_examples,
-        "examples": examples,
+        "examples": clock.trained,
+        "candidates_per_row": clock.trained / rows,
         "steps": setup.total_steps,
         "seconds": clock.seconds,
         "examples_per_second": clock.examples / clock.seconds if clock.seconds else None,
         "params": count_parameters(setup.model, params),
         "flops_per_example": flops,
         "useful_flops": config.model.useful_flops(schema, history_lengths(setup)),
-        "train_flops": config.model.training_flops_per_example(schema, config.data.max_len) * examples,
+        "train_flops": row_flops * rows,
         "device": device.device_kind,
         "device_count": jax.device_count(),
     }

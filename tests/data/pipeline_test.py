@@ -6,15 +6,22 @@ import numpy as np
 import pytest
 
 from suan_jax.config import DataConfig
-from suan_jax.data import evaluation_batches, open_store, train_iterator, train_selection
+from suan_jax.data import evaluation_batches, open_store, train_iterator
 from suan_jax.data.block import Block
+from suan_jax.data.packing import training_rows
 from suan_jax.data.pipeline import Batches
-from suan_jax.data.selection import Examples
 from suan_jax.errors import UserError
 from tests.data.random_log import RandomLog, random_log
 from tests.data.store_test import write
 
 DATA = DataConfig(max_len=6, window=3)
+PACKED = [
+    DATA,
+    dataclasses.replace(DATA, packing="request", candidates=2),
+    dataclasses.replace(DATA, packing="time", candidates=4),
+]
+
+each_packing = pytest.mark.parametrize("data", PACKED, ids=lambda data: data.packing)
 
 
 def numbered(log: RandomLog) -> RandomLog:
@@ -41,7 +48,8 @@ def assert_equal(a, b):
 
 
 def source(log, batch_size: int, seed: int | None = 0, data: DataConfig = DATA, **shard) -> Batches:
-    return Batches(Examples(log, train_selection(data)), batch_size, data, seed, **shard)
+    """Batches of so many rows."""
+    return Batches(training_rows(log, data), batch_size, data, seed, **shard)
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +60,13 @@ def log() -> RandomLog:
 @pytest.mark.smoke
 @pytest.mark.parametrize("window", [1, 3, 100])
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 500])
-def test_each_epoch_has_each_example_once(log, window, batch_size):
-    data = dataclasses.replace(DATA, window=window)
+@each_packing
+def test_each_epoch_has_each_example_once(log, window, batch_size, data):
+    data = dataclasses.replace(data, window=window)
     batches = source(log, batch_size, data=data)
     expected = numbers(log, 0)
     epochs = 3
-    steps = -(-epochs * len(expected) // batch_size)
+    steps = -(-epochs * training_rows(log, data).total // batch_size)
     stream = list(itertools.chain.from_iterable(seen(batches[step].batch) for step in range(steps)))
     orders = [stream[e * len(expected) : (e + 1) * len(expected)] for e in range(epochs)]
     for order in orders:
@@ -81,8 +90,9 @@ def test_a_batch_depends_on_seed_and_step_alone(log):
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("threads", [0, 1, 3])
-def test_a_resumed_iterator_goes_on_as_if_never_stopped(log, threads):
-    data = dataclasses.replace(DATA, threads=threads, negative_rate=0.8)
+@each_packing
+def test_a_resumed_iterator_goes_on_as_if_never_stopped(log, threads, data):
+    data = dataclasses.replace(data, threads=threads, negative_rate=0.8)
     iterator = train_iterator(log, data, 8, seed=5)
     for _ in range(9):
         next(iterator)
@@ -98,9 +108,10 @@ def test_a_resumed_iterator_goes_on_as_if_never_stopped(log, threads):
 
 @pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("seed", [0, None])
-def test_processes_share_each_batch(log, processes, seed):
-    whole = source(log, 16, seed)
-    parts = [source(log, 16, seed, shard_index=i, shard_count=processes) for i in range(processes)]
+@each_packing
+def test_processes_share_each_batch(log, processes, seed, data):
+    whole = source(log, 16, seed, data)
+    parts = [source(log, 16, seed, data, shard_index=i, shard_count=processes) for i in range(processes)]
     steps = range(20) if seed is not None else range(len(whole))
     for step in steps:
         joined = jax.tree.map(lambda *x: np.concatenate(x), *[part[step] for part in parts])
@@ -145,10 +156,11 @@ def test_evaluation_has_each_example_once_in_order(log, batch_size, split):
     assert not any(leaf[pads].any() for leaf in jax.tree.leaves(items[-1]))
 
 
-def test_a_store_feeds_what_the_log_in_memory_feeds(log, tmp_path):
+@each_packing
+def test_a_store_feeds_what_the_log_in_memory_feeds(log, tmp_path, data):
     store = open_store(write(tmp_path / "store", log, shard_bytes=5000))
-    data = dataclasses.replace(DATA, train_fraction=0.7, fraction_by="time", negative_rate=0.6, threads=2)
-    stored, direct = train_iterator(store, data, 9, seed=2), train_iterator(log, data, 9, seed=2)
+    data = dataclasses.replace(data, train_fraction=0.7, fraction_by="time", negative_rate=0.6, threads=2)
+    stored, direct = train_iterator(store, data, 12, seed=2), train_iterator(log, data, 12, seed=2)
     for _ in range(30):
         assert_equal(next(stored), next(direct))
 
