@@ -14,16 +14,24 @@ from typing import Any
 
 from suan_jax.config import DataConfig, SyntheticConfig
 from suan_jax.data.log import open_log
+from suan_jax.data.packing import training_rows
 from suan_jax.data.pipeline import train_iterator
-from suan_jax.data.selection import num_examples, train_selection
 from suan_jax.data.store_writer import StoreWriter
 from suan_jax.data.synthetic import SyntheticLog
 
 COLUMNS = (
-    *("name", "threads", "examples", "examples_per_cpu_second", "examples_per_second"),
+    *(
+        "name",
+        "threads",
+        "candidates",
+        "candidates_per_row",
+        "examples",
+        "examples_per_cpu_second",
+        "examples_per_second",
+    ),
     *("repeated_examples_per_cpu_second", "largest_share"),
 )
-_MAX_LEN, _BATCH_SIZE = 100, 1024
+_MAX_LEN, _BATCH_SIZE, _CANDIDATES = 100, 1024, 8
 _PROFILED = 10  # functions of a profile
 
 
@@ -33,7 +41,8 @@ def rows() -> Iterator[dict[str, Any]]:
 
 
 def measure(synthetic: SyntheticConfig, max_len: int, batch_size: int) -> Iterator[dict[str, Any]]:
-    """Times the log as it is generated, and as it is read from a store in a temporary directory.
+    """Times the log as it is generated, as it is read from a store in a temporary directory, and from there
+    packed across time.
 
     Yields:
       A row for each of them and each number of threads: examples per second of CPU time, of all threads
@@ -49,27 +58,30 @@ def measure(synthetic: SyntheticConfig, max_len: int, batch_size: int) -> Iterat
                 writer.write(log.block(index))
         generated = DataConfig(synthetic=synthetic, max_len=max_len)
         stored = dataclasses.replace(generated, store=str(store))
-        for name, data in (("synthetic log", generated), ("store", stored)):
+        packed = dataclasses.replace(stored, packing="time", candidates=_CANDIDATES)
+        for name, data in (("synthetic log", generated), ("store", stored), ("store, packed", packed)):
             for threads in (0, 1):
                 yield _row(name, dataclasses.replace(data, threads=threads), batch_size)
 
 
 def _row(name: str, data: DataConfig, batch_size: int) -> dict[str, Any]:
-    batches = max(num_examples(open_log(data), train_selection(data)) // batch_size, 1)
-    examples = batches * batch_size
+    size = batch_size // data.candidates
+    batches = max(training_rows(open_log(data), data).total // size, 1)
     iterator = _iterator(data, batch_size)
-    cpu, wall = _consume(iterator, batches)
-    repeated_cpu, _ = _consume(iterator, batches)
+    examples, cpu, wall = _consume(iterator, batches)
+    repeated, repeated_cpu, _ = _consume(iterator, batches)
     shares = [] if data.threads else _shares(data, batch_size, batches)
     return {
         "name": name,
         "threads": data.threads,
         "max_len": data.max_len,
+        "candidates": data.candidates,
+        "candidates_per_row": examples / (batches * size),
         "batch_size": batch_size,
         "examples": examples,
         "examples_per_cpu_second": examples / cpu,
         "examples_per_second": examples / wall,
-        "repeated_examples_per_cpu_second": examples / repeated_cpu,
+        "repeated_examples_per_cpu_second": repeated / repeated_cpu,
         "largest_share": " ".join(map(str, shares[0].values())) if shares else None,
         "shares": shares,
     }
@@ -80,12 +92,12 @@ def _iterator(data: DataConfig, batch_size: int) -> Iterator[Any]:
     return train_iterator(open_log(data), data, batch_size, seed=0)
 
 
-def _consume(iterator: Iterator[Any], batches: int) -> tuple[float, float]:
-    """Takes so many batches; seconds of CPU time, of all threads, and of the clock."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    for _ in itertools.islice(iterator, batches):
-        pass
-    return time.process_time() - cpu, time.perf_counter() - wall
+def _consume(iterator: Iterator[Any], batches: int) -> tuple[int, float, float]:
+    """Takes so many batches; their examples, and seconds of CPU time, of all threads, and of the clock."""
+    examples, cpu, wall = 0, time.process_time(), time.perf_counter()
+    for batch in itertools.islice(iterator, batches):
+        examples += int(batch.candidate_mask.sum())
+    return examples, time.process_time() - cpu, time.perf_counter() - wall
 
 
 def _shares(data: DataConfig, batch_size: int, batches: int) -> list[dict[str, Any]]:

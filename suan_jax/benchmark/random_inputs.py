@@ -29,16 +29,22 @@ def zipf_ids(random: np.random.Generator, num_ids: int, shape: tuple[int, ...]) 
     return (_FIRST + rank * _SPREAD % count).astype(np.int32)
 
 
-def full_batch(random: np.random.Generator, schema: Schema, rows: int, max_len: int) -> Batch:
-    """A batch whose histories fill all slots, one candidate a row, labels of 30 % clicks; NumPy arrays.
+def full_batch(
+    random: np.random.Generator, schema: Schema, rows: int, max_len: int, candidates: int = 1
+) -> Batch:
+    """A batch whose histories fill all slots, labels of 30 % clicks; NumPy arrays.
+
+    With several candidates a row holds a user's impressions across time: the last sees all events, the others
+    at least half of them.
 
     Args:
       random: the source of randomness.
       schema: the features.
       rows: B.
       max_len: L.
+      candidates: M.
     """
-    batch = blank_batch(schema, rows, max_len)
+    batch = blank_batch(schema, rows, max_len, candidates)
     ids = {
         group: {
             feature.name: zipf_ids(
@@ -49,13 +55,19 @@ def full_batch(random: np.random.Generator, schema: Schema, rows: int, max_len: 
         for group in GROUPS
     }
     age = np.exp(random.uniform(np.log(_YOUNGEST), np.log(_OLDEST), (rows, max_len)))
+    history_age = -np.sort(-age.astype(np.int32), axis=1)
+    visible = np.sort(random.integers(max_len // 2, max_len + 1, batch.visible.shape, np.int32), axis=1)
+    visible[:, -1] = max_len
+    # A second before the first event that the candidate does not see; the last one at the reference time.
+    next_age = np.pad(history_age, ((0, 0), (0, 1)), constant_values=-1)
     return batch.replace(
         **ids,
         history_mask=np.ones_like(batch.history_mask),
-        history_age=-np.sort(-age.astype(np.int32), axis=1),
+        history_age=history_age,
         history_timed=np.ones_like(batch.history_timed),
         candidate_mask=np.ones_like(batch.candidate_mask),
-        visible=np.full_like(batch.visible, max_len),
+        candidate_age=np.take_along_axis(next_age, visible, axis=1) + 1,
+        visible=visible,
         dense=random.normal(size=batch.dense.shape).astype(np.float32),
         week_second=random.integers(0, _WEEK, rows, np.int32),
         label=(random.random(batch.label.shape) < 0.3).astype(np.float32),

@@ -1,4 +1,5 @@
-"""The whole training step, its batch on the device already: SUAN with and without time bias, and DIN."""
+"""The whole training step, its batch on the device already: SUAN with and without time bias, and DIN; and
+SUAN on candidates packed across time."""
 
 from __future__ import annotations
 
@@ -20,11 +21,11 @@ from suan_jax.training.setup import Setup, set_up
 from suan_jax.training.sharding import place_batch
 
 COLUMNS = (
-    *("name", "width", "layers", "max_len", "batch_size", "dtype", "ms", "ms_low", "ms_high"),
-    *("examples_per_second", "tokens_per_second", "flops_per_second", "peak_share", "ratio_to_no_time_bias"),
+    *("name", "width", "layers", "max_len", "candidates", "batch_size", "dtype", "ms", "ms_low", "ms_high"),
+    *("examples_per_second", "tokens_per_second", "flops_per_second", "peak_share"),
+    *("ratio_to_no_time_bias", "ratio_to_unpacked"),
 )
 _BATCHES = 4  # taken in turns
-_TRAINING = 3  # FLOPs of a training step over those of a forward pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +37,11 @@ class Size:
       layers: SUAN's blocks.
       heads: SUAN's H.
       max_len: L, all of it events.
-      batch_size: B.
+      batch_size: examples of a step, every candidate slot one.
       head: widths of the head.
       items: items of the catalogue; the other vocabularies are small.
+      candidates: M. Above 1, SUAN is timed on rows of M candidates across time, and on the same number of
+        examples one by one.
     """
 
     width: int
@@ -48,10 +51,16 @@ class Size:
     batch_size: int
     head: tuple[int, ...] = (1024, 512, 256)
     items: int = 1_000_000
+    candidates: int = 1
 
 
-SMALL = (Size(40, 2, 2, 100, 256),)
-LARGE = (Size(64, 2, 2, 100, 2048), Size(128, 4, 4, 200, 1024), Size(256, 4, 4, 256, 512))
+SMALL = (Size(40, 2, 2, 100, 256), Size(40, 2, 2, 200, 128, candidates=16))
+LARGE = (
+    Size(64, 2, 2, 100, 2048),
+    Size(128, 4, 4, 200, 1024),
+    Size(256, 4, 4, 256, 512),
+    Size(128, 4, 4, 200, 1024, candidates=16),
+)
 
 
 def rows() -> Iterator[dict[str, Any]]:
@@ -66,42 +75,55 @@ def rows() -> Iterator[dict[str, Any]]:
 
 
 def measure(size: Size, repeats: int = 15) -> Iterator[dict[str, Any]]:
-    """Times the three models in turns.
+    """Times the steps of a size in turns.
 
     Yields:
-      A row each: sizes, dtype, ms with its quartiles, examples, tokens (T = L + 1 an example) and FLOPs
-      (three times the forward pass as run) per second, the share of the devices' bfloat16 peak, and for
-      SUAN the ratio to SUAN without the time bias. One row with the reason if the device cannot run them.
+      A row each: sizes, dtype, ms with its quartiles, examples, tokens (T = L + M a row) and FLOPs (as
+      `training_flops_per_row` counts them) per second, the share of the devices' bfloat16 peak, and the ratio
+      of SUAN's time to SUAN's without the time bias, or of packed rows' to that of as many examples one by
+      one. One row with the reason if the device cannot run them.
     """
-    dtype = "bfloat16" if hardware.accelerated() else "float32"
-    suan = Suan(layers=size.layers, width=size.width, heads=size.heads, head=size.head, dtype=dtype)
-    models = {
-        "suan": suan,
-        "suan without time bias": dataclasses.replace(suan, time_bias=False),
-        "din": Din(head=size.head, dtype=dtype),
-    }
+    variants = _variants(size)
     try:
-        setups = {name: _set_up(model, size) for name, model in models.items()}
+        setups = {name: _set_up(size, *variant) for name, variant in variants.items()}
         timings = interleaved({name: _stepper(setup) for name, setup in setups.items()}, repeats)
     except jax.errors.JaxRuntimeError as error:  # most often, out of memory
         yield _skipped(size, str(error).partition("\n")[0])
         return
+    ratios = {"suan": "suan without time bias", "suan packed": "suan causal"}
+    columns = {"suan": "ratio_to_no_time_bias", "suan packed": "ratio_to_unpacked"}
     for name, setup in setups.items():
         row = _row(name, size, setup, timings[name])
-        if name == "suan":
-            row["ratio_to_no_time_bias"] = timings[name].ratio(timings["suan without time bias"])
+        if name in ratios:
+            row[columns[name]] = timings[name].ratio(timings[ratios[name]])
         yield row
 
 
+def _variants(size: Size) -> dict[str, tuple[ModelDefinition, int]]:
+    """Name of a step to its model and the candidates of its rows."""
+    dtype = "bfloat16" if hardware.accelerated() else "float32"
+    suan = Suan(layers=size.layers, width=size.width, heads=size.heads, head=size.head, dtype=dtype)
+    if size.candidates > 1:
+        causal = dataclasses.replace(suan, pool="causal", absolute_position=False)
+        return {"suan packed": (causal, size.candidates), "suan causal": (causal, 1)}
+    return {
+        "suan": (suan, 1),
+        "suan without time bias": (dataclasses.replace(suan, time_bias=False), 1),
+        "din": (Din(head=size.head, dtype=dtype), 1),
+    }
+
+
 def _skipped(size: Size, reason: str) -> dict[str, Any]:
-    return {"name": "suan, din", **dataclasses.asdict(size), "skipped": reason}
+    return {"name": ", ".join(_variants(size)), **dataclasses.asdict(size), "skipped": reason}
 
 
-def _set_up(model: ModelDefinition, size: Size) -> Setup:
+def _set_up(size: Size, model: ModelDefinition, candidates: int) -> Setup:
+    packing = {"packing": "time", "candidates": candidates} if candidates > 1 else {}
+    synthetic = SyntheticConfig(users=512, items=size.items)  # few, for no user is read
     return set_up(
         Config(
             model=model,
-            data=DataConfig(synthetic=SyntheticConfig(items=size.items), max_len=size.max_len),
+            data=DataConfig(synthetic=synthetic, max_len=size.max_len, **packing),
             train=TrainConfig(batch_size=size.batch_size, eval_batch_size=size.batch_size),
         )
     )
@@ -111,10 +133,10 @@ def _stepper(setup: Setup) -> Callable[[int], Any]:
     """Takes the training step `number`; the state, donated to it, is kept inside."""
     config = setup.config
     random = np.random.default_rng(0)  # the same batches for every model
+    max_len, candidates = config.data.max_len, config.data.candidates
+    rows = config.train.batch_size // candidates
     batches = [
-        place_batch(
-            setup.mesh, full_batch(random, setup.log.schema, config.train.batch_size, config.data.max_len)
-        )
+        place_batch(setup.mesh, full_batch(random, setup.log.schema, rows, max_len, candidates))
         for _ in range(_BATCHES)
     ]
     step = setup.compile_step()
@@ -131,8 +153,9 @@ def _stepper(setup: Setup) -> Callable[[int], Any]:
 def _row(name: str, size: Size, setup: Setup, timing: Timing) -> dict[str, Any]:
     model, schema = setup.config.model, setup.log.schema
     is_suan = isinstance(model, Suan)
-    examples = size.batch_size / timing.median()
-    flops = _TRAINING * model.flops_per_example(schema, size.max_len) * examples
+    examples, candidates = size.batch_size / timing.median(), setup.config.data.candidates
+    rows = examples / candidates
+    flops = rows * model.training_flops_per_row(schema, size.max_len, candidates)
     peak = hardware.peak()
     known = peak is not None and model.dtype == "bfloat16"
     return {
@@ -144,12 +167,13 @@ def _row(name: str, size: Size, setup: Setup, timing: Timing) -> dict[str, Any]:
         "layers": size.layers if is_suan else None,
         "heads": size.heads if is_suan else None,
         "max_len": size.max_len,
+        "candidates": candidates,
         "batch_size": size.batch_size,
         "table_rows": sum(table.shape[0] for table in setup.abstract.tables.values()),
         "dtype": model.dtype,
         **timing.fields(),
         "examples_per_second": examples,
-        "tokens_per_second": examples * (size.max_len + 1),
+        "tokens_per_second": rows * (size.max_len + candidates),
         "flops_per_second": flops,
         "peak_share": hardware.share(flops, peak.flops * jax.device_count() if known else None),
     }

@@ -34,3 +34,12 @@ def test_a_batch_is_full_and_never_of_zeros():
     assert (batch.visible == 9).all()
     assert (np.diff(batch.history_age, axis=1) <= 0).all() and batch.history_age.min() > 0
     assert batch.dense.std() > 0 and 0 < batch.label.mean() < 1
+
+
+def test_packed_candidates_see_what_lies_before_them():
+    batch = full_batch(np.random.default_rng(0), random_schema(), 16, 9, candidates=4)
+    assert (batch.visible[:, -1] == 9).all() and (batch.candidate_age[:, -1] == 0).all()
+    assert batch.visible.min() >= 4 and (np.diff(batch.visible, axis=1) >= 0).all()
+    before = batch.history_age[:, None] >= batch.candidate_age[:, :, None]
+    seen = np.arange(9) < batch.visible[:, :, None]
+    np.testing.assert_array_equal(before & ~seen, False)

@@ -37,6 +37,19 @@ def test_step_rows_hold_what_they_promise(quick_compilation):
     assert positive(rows[0], "ratio_to_no_time_bias")
 
 
+def test_packed_step_rows_are_of_as_many_examples(quick_compilation):
+    size = step.Size(8, 1, 2, max_len=3, batch_size=4, head=(4,), items=1024, candidates=2)
+    packed, alone = step.measure(size, repeats=2)
+    assert [(row["name"], row["candidates"]) for row in (packed, alone)] == [
+        ("suan packed", 2),
+        ("suan causal", 1),
+    ]
+    assert packed["examples_per_second"] == pytest.approx(4 / packed["ms"] * 1e3)
+    assert packed["tokens_per_second"] == pytest.approx(2 * 5 / packed["ms"] * 1e3)
+    assert alone["tokens_per_second"] == pytest.approx(4 * 4 / alone["ms"] * 1e3)
+    assert positive(packed, "ratio_to_unpacked", "flops_per_second")
+
+
 @pytest.mark.smoke
 def test_tables_rows_hold_what_they_promise():
     size = tables.Size(rows=(1024, 4096), width=4, ids=256)
@@ -64,21 +77,24 @@ def test_input_rows_hold_what_they_promise():
     synthetic = SyntheticConfig(users=20, events=10, impressions=8, items=1024)
     rows = list(input_suite.measure(synthetic, max_len=5, batch_size=16))
     assert [(row["name"], row["threads"]) for row in rows] == [
-        (name, threads) for name in ("synthetic log", "store") for threads in (0, 1)
+        (name, threads) for name in ("synthetic log", "store", "store, packed") for threads in (0, 1)
     ]
     for row in rows:
         assert positive(row, "examples", "examples_per_cpu_second", "examples_per_second")
-        assert row["examples"] % 16 == 0
+        if row["candidates"] == 1:
+            assert row["examples"] % 16 == 0 and row["candidates_per_row"] == 1
+        else:
+            assert 1 < row["candidates_per_row"] <= row["candidates"] == 8
         assert bool(row["shares"]) == (row["threads"] == 0)
         assert math.fsum(entry["share"] for entry in row["shares"]) <= 1.001
 
 
-@pytest.mark.parametrize(("name", "large"), [("step", 3), ("tables", 5), ("input", 0)])
-def test_sizes_of_a_gpu_are_rows_with_a_reason_on_a_cpu(name, large, monkeypatch):
+@pytest.mark.parametrize(("name", "small", "large"), [("step", 2, 4), ("tables", 1, 5), ("input", 1, 0)])
+def test_sizes_of_a_gpu_are_rows_with_a_reason_on_a_cpu(name, small, large, monkeypatch):
     monkeypatch.setattr(run.SUITES[name], "measure", lambda *_: iter([{"name": "measured"}]))
     rows = list(run.SUITES[name].rows())
     assert all(("skipped" in row) == (row["name"] != "measured") for row in rows)
-    assert len(rows) == 1 + large
+    assert len(rows) == small + large
 
 
 def test_fuxictr_rows_hold_what_they_promise(quick_compilation):

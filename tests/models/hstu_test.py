@@ -138,12 +138,15 @@ def test_the_backward_pass_keeps_no_scores():
     assert (bytes_of[1] - bytes_of[0]) / 4 < 4 * 4 * 16 * 101**2  # one layer's scores, in float32
 
 
-def test_operations_are_those_that_run():
+@pytest.mark.parametrize("candidates", [1, 8])
+def test_operations_are_those_that_run(candidates):
     config = Hstu(head=(32,), layers=1, width=256, heads=2)
     model, variables = random_model(config, max_len=40)
-    batch = random_batch(0, SCHEMA, rows=4, length=40)
+    batch = random_batch(0, SCHEMA, rows=4, length=40, candidates=candidates)
     cost = quick_jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 4
-    assert config.flops_per_example(SCHEMA, 40) == pytest.approx(cost, rel=0.05)
+    assert config.training_flops_per_row(SCHEMA, 40, candidates) / 3 == pytest.approx(cost, rel=0.05)
+    if candidates == 1:
+        assert config.flops_per_example(SCHEMA, 40) == pytest.approx(cost, rel=0.05)
 
 
 def test_grades_have_the_body_of_suan_s():

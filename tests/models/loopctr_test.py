@@ -274,6 +274,16 @@ def test_operations_are_those_that_run(changes, depths):
     assert config.flops_at(SCHEMA, 40, 0) == config.flops_per_example(SCHEMA, 40)
 
 
+def test_operations_of_a_packed_row_are_those_that_run():
+    config = StackCtr(head=(32,), width=128, heads=2, trained_loops=1, inferred_loops=1)
+    model = models.build(Config(model=config, data=DataConfig(max_len=40)), SCHEMA)
+    batch = random_batch(0, SCHEMA, rows=4, length=40, candidates=6)
+    variables = jax.eval_shape(model.init, jax.random.key(0), batch)
+    score = quick_jit(functools.partial(model.apply, all_depths=True))
+    cost = score.lower(variables, batch).compile().cost_analysis()["flops"] / 4
+    assert config.training_flops_per_row(SCHEMA, 40, 6) / 3 == pytest.approx(cost, rel=0.05)
+
+
 @pytest.mark.smoke
 def test_shared_and_unshared_loops_cost_the_same_and_differ_in_parameters():
     shapes = {}

@@ -279,11 +279,12 @@ def test_jit_changes_nothing(case):
 
 
 @each_default
-def test_bfloat16_is_close_to_float32(case):
+def test_bfloat16_is_close_to_float32_packed_and_one_by_one(case):
     batch = random_batch(12)
     changes = ALL_CHOSEN.get(case, {})
     model, variables = build(case, dtype="bfloat16", **changes)
-    low = quick_jit(model.apply)(variables, batch).logits
+    apply = quick_jit(model.apply)
+    low = apply(variables, batch).logits
     high = (
         quick_jit(build(case, **changes)[0].apply)(variables, batch).logits
         if changes
@@ -291,6 +292,9 @@ def test_bfloat16_is_close_to_float32(case):
     )
     assert low.dtype == jnp.float32
     assert 0 < np.sqrt(np.mean((low - high) ** 2)) < 0.1 * np.std(high)
+    # One by one, products may be rounded elsewhere: to bfloat16's own error.
+    alone = [apply(variables, one_candidate(batch, index)).logits for index in range(3)]
+    np.testing.assert_allclose(low, np.concatenate(alone, axis=1), rtol=0, atol=0.1 * np.std(high))
 
 
 @each_model

@@ -182,13 +182,15 @@ def test_a_missing_profile_value_is_not_attended_to():
     assert (last(batch, rows) != last(batch, noise)).any()
 
 
-@pytest.mark.parametrize("pool", ["history", "causal"])
-def test_operations_are_those_that_run(pool):
+@pytest.mark.parametrize(("pool", "candidates"), [("history", 1), ("causal", 1), ("causal", 8), ("all", 3)])
+def test_operations_are_those_that_run(pool, candidates):
     config = Suan(head=(32,), layers=1, width=256, heads=2, pool=pool)
     model, variables = random_model(config, max_len=40)
-    batch = random_batch(0, SCHEMA, rows=4, length=40)
+    batch = random_batch(0, SCHEMA, rows=4, length=40, candidates=candidates)
     cost = quick_jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 4
-    assert config.flops_per_example(SCHEMA, 40) == pytest.approx(cost, rel=0.05)
+    assert config.training_flops_per_row(SCHEMA, 40, candidates) / 3 == pytest.approx(cost, rel=0.05)
+    if candidates == 1:
+        assert config.flops_per_example(SCHEMA, 40) == pytest.approx(cost, rel=0.05)
 
 
 def test_grades_span_three_orders_of_magnitude_and_sizes_given_win():

@@ -27,12 +27,13 @@ def test_steps_that_follow_a_step_are_timed_and_nothing_else(now):
     clock.step(8)
     assert clock.examples_per_second() == 8.0  # since it was last asked
     assert (clock.examples, clock.seconds) == (32, 7.0)
+    assert clock.trained == 8 * 6
 
 
 def test_a_resumed_run_goes_on_counting(now):
-    clock = Clock(**Clock(examples=50, seconds=5.0).to_dict())
+    clock = Clock(**Clock(examples=50, seconds=5.0, trained=70).to_dict())
     clock.step(10)
     now[0] += 2.0
     clock.step(10)
-    assert clock.to_dict() == {"examples": 60, "seconds": 7.0}
+    assert clock.to_dict() == {"examples": 60, "seconds": 7.0, "trained": 90}
     assert clock.examples_per_second() == 5.0

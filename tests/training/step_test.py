@@ -53,7 +53,8 @@ def test_tables_follow_adagrad_on_the_summed_loss(run):
         np.testing.assert_allclose(after.accumulators[name], accumulator, rtol=1e-4, err_msg=name)
         np.testing.assert_allclose(after.tables[name], table, rtol=1e-3, atol=2e-6, err_msg=name)
     assert int(after.step) == 1
-    assert metrics.keys() == {"loss", "log_loss", "learning_rate", "grad_norm"}
+    assert metrics.keys() == {"loss", "log_loss", "learning_rate", "grad_norm", "examples"}
+    assert metrics["examples"] == 6
 
 
 def test_pads_are_never_trained(run):

@@ -53,7 +53,7 @@ def test_history_lengths_are_those_of_the_test_split(setup):
 
 
 def test_a_runs_point(setup):
-    clock = Clock(examples=40, seconds=2.0)
+    clock = Clock(examples=40, seconds=2.0, trained=44)
     summary = summarise(setup, setup.abstract.params, 7, _METRICS, clock)
     definition = setup.config.model
     assert summary["flops_per_example"] == definition.flops_per_example(_LOG.schema, 8)
@@ -66,6 +66,7 @@ def test_a_runs_point(setup):
         "evaluated_examples": 30,
         "split": "test",
         "examples": 44,
+        "candidates_per_row": 1.0,
         "steps": 11,
         "evaluated_step": 7,
         "seconds": 2.0,
