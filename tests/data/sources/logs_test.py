@@ -5,6 +5,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from suan_jax.config import DataConfig
+from suan_jax.data import train_iterator
+from suan_jax.data.packing import training_rows
 from suan_jax.data.preparation import prepare
 from suan_jax.data.raw_log import LABEL, ORDER, TEST, TIME, USER
 from suan_jax.data.sources import logs
@@ -295,3 +298,14 @@ def test_sampled_negatives_take_the_item_table_and_the_context_of_their_click(tm
     with pytest.raises(UserError, match="'length' is a column"):
         candidate = (*SPEC.candidate, Bucketed(name="length"))
         logs.read(tmp_path, dataclasses.replace(spec, candidate=candidate, context=()))
+
+
+def test_a_click_and_its_negatives_are_one_request_to_packing(tmp_path):
+    _write(tmp_path)
+    spec = dataclasses.replace(SPEC, label=None, negatives=Negatives(per_positive=2))
+    prepare(logs.read(tmp_path, spec), tmp_path / "store", "logs")
+    data = DataConfig(max_len=5, packing="request", candidates=3)
+    store = open_store(tmp_path / "store")
+    batch = next(train_iterator(store, data, 3 * training_rows(store, data).total, seed=0))
+    assert (batch.label.sum(axis=1) == 1).all()
+    assert batch.candidate_mask.mean() > 0.9
