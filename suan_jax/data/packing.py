@@ -83,28 +83,28 @@ def pack(block: Block, chosen: np.ndarray, packing: Packing) -> np.ndarray:
     """
     if packing.how == "none":
         return chosen[:, None]
-    place = np.arange(len(chosen))
     sequence = np.searchsorted(block.impression_offsets, chosen, side="right") - 1
     time, visible = block.time[chosen], block.visible[chosen]
+    apart = np.diff(sequence) > 0
     if packing.how == "request":
-        apart = np.diff(np.stack([sequence, time, visible]), axis=1).any(axis=0)
-        request = np.cumsum(np.concatenate([[False], apart])[: len(chosen)])
-        end = np.searchsorted(request, request, side="right")
+        apart |= (np.diff(time) > 0) | (np.diff(visible) != 0)
     else:
-        alone = np.minimum(visible, packing.max_len)
-        least = np.ceil(packing.least_history * alone).astype(np.int64)
+        apart |= np.diff(visible) < 0  # where impressions came with histories, a later one may have a shorter
+    is_first = np.concatenate([[True], apart])[: len(chosen)]
+    group = np.cumsum(is_first)
+    stop = end = np.searchsorted(group, group, side="right")
+    if packing.how == "time":
+        least = np.ceil(packing.least_history * np.minimum(visible, packing.max_len)).astype(np.int64)
         # A last candidate that sees v events starts the row at event v - max_len.
         reach = visible - least + packing.max_len
         span = reach.max(initial=0) + 1
-        end = np.searchsorted(sequence * span + visible, sequence * span + reach, side="right")
-    end = np.minimum(end, place + packing.candidates)
-    # From row to row, in all sequences at once.
-    is_first = np.concatenate([[True], np.diff(sequence) > 0])[: len(chosen)]
-    stop = np.searchsorted(sequence, sequence, side="right")
-    firsts, current = [], np.flatnonzero(is_first)
+        end = np.searchsorted(group * span + visible, group * span + reach, side="right")
+    end = np.minimum(end, np.arange(len(chosen)) + packing.candidates)
+    # From row to row, in all groups at once.
+    firsts, current = [np.zeros(0, np.int64)], np.flatnonzero(is_first)
     while len(current):
         firsts.append(current)
         current = end[current][end[current] < stop[current]]
-    first = np.sort(np.concatenate(firsts)) if firsts else place
+    first = np.sort(np.concatenate(firsts))
     member = first[:, None] + np.arange(packing.candidates)
     return np.where(member < end[first][:, None], chosen.take(member, mode="clip"), -1)

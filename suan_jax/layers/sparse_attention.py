@@ -158,11 +158,18 @@ def sparse_attention(
     return jnp.concatenate([history, candidates], axis=1).astype(v_BxTxHxDh.dtype)
 
 
-def computed_pairs(length: int, window: int, dilation: int) -> int:
-    """Pairs that `sparse_attention` scores for `length` slots and one candidate, 2·D multiply-adds each."""
-    tokens = jax.ShapeDtypeStruct((1, length + 1), bool)
-    offsets = seen_offsets(length, window, dilation)
-    pattern = Pattern(window, dilation, length - offsets[None], np.array([[length]]), {})
+def computed_pairs(
+    length: int, window: int, dilation: int, candidates: int = 1, one_request: bool = True
+) -> int:
+    """Pairs that `sparse_attention` scores in a row of `length` slots, 2·D multiply-adds each.
+
+    The other arguments are as in `sparse_pattern`.
+    """
+    tokens = jax.ShapeDtypeStruct((1, length + candidates), bool)
+    slots = length - seen_offsets(length, window, dilation)
+    if not (one_request or candidates == 1):
+        slots = np.arange(length)
+    pattern = Pattern(window, dilation, slots[None], np.full((1, candidates), length), {})
     return sum(
         jax.eval_shape(part.queries, tokens).size * jax.eval_shape(part.keys, tokens).shape[2]
         for part in _parts(pattern, length).values()

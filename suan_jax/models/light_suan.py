@@ -64,9 +64,10 @@ class LightSuan(Suan):
             )
         return LightSuanModule(self, schema, self.size(schema), max_len, self.compute_dtype())
 
-    def computed_pairs(self, max_len: int) -> int:
+    def computed_pairs(self, max_len: int, candidates: int = 1) -> int:
         """See `Suan`."""
-        return computed_pairs(max_len, self.window, self.dilation)
+        one_request = bool(self.across_time_refusal())
+        return computed_pairs(max_len, self.window, self.dilation, candidates, one_request)
 
     def visible_pairs(self, lengths: np.ndarray) -> np.ndarray:
         """See `Suan`."""

@@ -112,17 +112,17 @@ class Suan(SizedDefinition):
         """See `ModelDefinition`."""
         if self.pool == "all":
             return super().training_flops_per_row(schema, max_len, candidates)
-        tokens = max_len + candidates
-        return 3 * 2.0 * self._macs(schema, tokens, tokens**2, candidates)
+        pairs = self.computed_pairs(max_len, candidates)
+        return 3 * 2.0 * self._macs(schema, max_len + candidates, pairs, candidates)
 
     def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
         """See `ModelDefinition`."""
         lengths = np.asarray(lengths, np.int64)
         return 2.0 * float(np.mean(self._macs(schema, lengths + 1, self.visible_pairs(lengths))))
 
-    def computed_pairs(self, max_len: int) -> int:
-        """Pairs of tokens that self-attention scores for `max_len` events and a candidate."""
-        return (max_len + 1) ** 2
+    def computed_pairs(self, max_len: int, candidates: int = 1) -> int:
+        """Pairs of tokens that self-attention scores in a row of `max_len` events and so many candidates."""
+        return (max_len + candidates) ** 2
 
     def visible_pairs(self, lengths: np.ndarray) -> np.ndarray:
         """Those of them in which one token sees the other, for histories of `lengths` events."""

@@ -34,7 +34,12 @@ def one_by_one(block, chosen, packing: Packing) -> list[list[int]]:
         if len(row) == packing.candidates or sequence[first] != sequence[impression]:
             return False
         if packing.how == "request":
-            return block.time[first] == block.time[impression]
+            return (
+                block.time[first] == block.time[impression]
+                and block.visible[first] == (block.visible[impression])
+            )
+        if block.visible[row[-1]] > block.visible[impression]:
+            return False
         skipped = max(block.visible[impression] - packing.max_len, 0)
         alone = min(block.visible[first], packing.max_len)
         return block.visible[first] - skipped >= packing.least_history * alone
@@ -52,10 +57,13 @@ def one_by_one(block, chosen, packing: Packing) -> list[list[int]]:
 @pytest.mark.parametrize(
     ("how", "least_history"), [("request", 0.0), ("time", 0.0), ("time", 0.5), ("time", 1.0)]
 )
-def test_rows_are_filled_impression_after_impression(how, candidates, least_history):
+@pytest.mark.parametrize("own_histories", [False, True])
+def test_rows_are_filled_impression_after_impression(how, candidates, least_history, own_histories):
     sizes = set()
     for seed in range(5):
         block, chosen = random_impressions(seed)
+        if own_histories:  # of any length, whatever the time
+            block = dataclasses.replace(block, visible=np.random.default_rng(seed).permutation(block.visible))
         packing = Packing(how, candidates, MAX_LEN, least_history)
         rows = pack(block, chosen, packing)
         assert rows.shape[1] == candidates

@@ -64,14 +64,20 @@ def test_it_is_suan_under_its_mask(across_time):
     assert np.abs(logits[0] - logits[2]).max() > 1e-2
 
 
-@pytest.mark.parametrize(("window", "dilation"), [(8, 4), (4, 1)])
-def test_operations_are_those_that_run(window, dilation):
-    config = LightSuan(head=(8,), layers=1, width=128, heads=2, window=window, dilation=dilation)
+@pytest.mark.parametrize(
+    ("window", "dilation", "candidates", "across_time"),
+    [(8, 4, 1, False), (4, 1, 1, False), (8, 4, 20, False), (8, 4, 20, True)],
+)
+def test_operations_are_those_that_run(window, dilation, candidates, across_time):
+    pool = {"pool": "causal", "absolute_position": False} if across_time else {}
+    config = LightSuan(head=(8,), layers=1, width=128, heads=2, window=window, dilation=dilation, **pool)
     model = models.build(Config(model=config, data=DataConfig(max_len=100)), SCHEMA)
-    batch = random_batch(0, SCHEMA, rows=2, length=100)
+    batch = random_batch(0, SCHEMA, rows=2, length=100, candidates=candidates)
     variables = jax.eval_shape(model.init, jax.random.key(0), batch)
     cost = quick_jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 2
-    assert config.flops_per_example(SCHEMA, 100) == pytest.approx(cost, rel=0.05)
+    assert config.training_flops_per_row(SCHEMA, 100, candidates) / 3 == pytest.approx(cost, rel=0.05)
+    if candidates == 1:
+        assert config.flops_per_example(SCHEMA, 100) == pytest.approx(cost, rel=0.05)
 
 
 @pytest.mark.smoke
