@@ -36,7 +36,7 @@ def examples(store: Store, max_len: int = 1000) -> list[Example]:
     found = []
     for index in range(store.num_blocks):
         block = store.block(index)
-        batch, user, _ = assemble(join([block]), np.arange(len(block.time)), max_len)
+        batch, user, _ = assemble(join([block]), np.arange(len(block.time))[:, None], max_len)
         for row in range(len(block.time)):
             columns = [
                 [names[f.table](value) for value in batch.history[f.name][row]] for f in store.schema.history
