@@ -74,6 +74,11 @@ def check_distillation(config: DistillConfig) -> None:
         if not holds:
             raise UserError(f"config.distillation.{name} is {getattr(given, name)!r}, expected {expected}")
 
+    if config.data.packing != "none":
+        raise UserError(
+            f"config.data.packing is {config.data.packing!r}, expected 'none', as student and teacher, whose "
+            "lengths may differ, are given one example a row"
+        )
     check("weight", 0 <= given.weight < math.inf, "a number that is not negative")
     check("temperature", 0 < given.temperature < math.inf, "a positive number")
     check("dtype", given.dtype in ("", "float32", "bfloat16"), "'float32', 'bfloat16' or ''")

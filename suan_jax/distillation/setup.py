@@ -182,7 +182,8 @@ def online_step(
     companion, metrics, teacher_BxM = learn(
         *_learner(teacher), state.companion, _own(teacher, batch), rates, lambda _: {}
     )
-    beside = {f"teacher_{name}": value for name, value in metrics.items() if name != "learning_rate"}
+    shared = ("learning_rate", "examples")
+    beside = {f"teacher_{name}": value for name, value in metrics.items() if name not in shared}
     batch = _own(student, batch)
     more_terms = _term(teacher_BxM, batch, distillation)
     state, metrics, _ = learn(*_learner(student), state, batch, rates, more_terms)

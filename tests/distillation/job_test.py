@@ -145,6 +145,10 @@ def test_another_teacher_does_not_take_over(offline, teacher, folder):
             ("distillation.temperature=0",),
             r"config.distillation.temperature is 0.0, expected a positive n",
         ),
+        (
+            ("data.packing=request", "data.candidates=4"),
+            r"config.data.packing is 'request', expected 'none', as student and teacher",
+        ),
         (("distillation.dtype=float16",), r"config.distillation.dtype is 'float16', expected 'float32', 'b"),
         (("distillation.max_len=-1",), r"config.distillation.max_len is -1, expected 0 or a positive number"),
         (
