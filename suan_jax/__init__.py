@@ -5,11 +5,14 @@ when they are first used.
 """
 
 import importlib
+import importlib.metadata
 from types import ModuleType
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Imports the part of the package that is called `name`."""
+def __getattr__(name: str) -> ModuleType | str:
+    """Imports the part of the package that is called `name`; `__version__` is the one that is installed."""
+    if name == "__version__":
+        return importlib.metadata.version("suan-jax")
     full = f"{__name__}.{name}"
     try:
         return importlib.import_module(full)

@@ -23,7 +23,7 @@ from absl import logging as absl_logging
 
 from suan_jax.errors import Preempted, UserError, nearest
 
-_HELP = ("--help", "-help", "-h", "-?", "--helpshort")
+_HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
 _INTERRUPTED = 128 + 2  # what a shell reports of a process that SIGINT ended
 _BROKEN_PIPE = 128 + 13  # likewise SIGPIPE
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -114,11 +114,21 @@ def translated_flag_errors(flag_values: flags.FlagValues) -> Iterator[None]:
 
 def _unknown_flag(name: str, flag_values: flags.FlagValues) -> str:
     root = name.partition(".")[0]
+    if "." in name and _is_field(name, flag_values):
+        return f"--{name} is not a flag, the field is set by --config.{name}"
     if root != name and root in flag_values:
         return f"--{name} changes a value of --{root}, which is missing: give --{root}=FILE before it"
     own = [flag.name for flag in flag_values.get_key_flags_for_module(sys.argv[0])]
     near = nearest(name, own or flag_values)
     return f"--{name} is not a flag" + (f", the nearest is --{near}" if near else "")
+
+
+def _is_field(name: str, flag_values: flags.FlagValues) -> bool:
+    """Whether --config.NAME would have set a field."""
+    node = flag_values["config"].value if "config" in flag_values else None
+    for part in name.split("."):
+        node = getattr(node, part, None)
+    return node is not None
 
 
 def _illegal_value(error: flags.IllegalFlagValueError, flag_values: flags.FlagValues) -> str:

@@ -8,6 +8,7 @@ One-letter sizes used across the package, in names such as `logits_BxM`:
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 
 @dataclasses.dataclass
@@ -185,8 +186,10 @@ class Config:
 
     Attributes:
       init_from: work directory whose weights the run starts from; empty starts afresh.
+      job: the launch file that reads such a config.
     """
 
+    job: ClassVar[str] = "launch/train.py"
     model: ModelConfig
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)

@@ -209,7 +209,7 @@ def define_config(
         "config",
         Config(model=ModelConfig()),
         "config file and its arguments, FILE[:key=value,...]; --config.KEY=VALUE sets a field, for example "
-        "--config.train.steps=100",
+        "--config.train.steps=100; suan_jax/config.py explains every field",
         flag_values=flag_values,
         # Without a file there is nothing to override, and ml_collections would fail while defining.
         sys_argv=list(argv) if given else [],
@@ -221,7 +221,8 @@ def define_config(
             raise UserError("--config=FILE is missing, for example --config=configs/quickstart.py")
         if type(config) is not kind:
             raise UserError(
-                f"--config gives a {type(config).__name__}, expected a {kind.__name__} for this job"
+                f"--config gives a {type(config).__name__}, which {config.job} reads, expected a "
+                f"{kind.__name__} for {kind.job}"
             )
         validate(config)
         return True

@@ -27,6 +27,10 @@ class Progress:
         self.done += count
         self._note = note or self._note
 
+    def restart_clock(self) -> None:
+        """What was done so far counts no more for the rate, as its first unit was compiled too."""
+        self._initial, self._start = self.done, time.monotonic()
+
     def rate(self) -> float:
         """Units per second since the start, what was done before left out."""
         return (self.done - self._initial) / max(time.monotonic() - self._start, 1e-9)
@@ -37,7 +41,8 @@ class Progress:
         if self._total:
             parts[0] += f"/{self._total} ({100 * self.done // self._total} %)"
         rate = self.rate()
-        parts.append(f"{rate:.3g}/s" if rate < 100 else f"{rate:.0f}/s")
+        if rate:
+            parts.append(f"{rate:.3g}/s" if rate < 100 else f"{rate:.0f}/s")
         if self._total and rate:
             left = max(self._total - self.done, 0) / rate
             parts.append(f"{datetime.timedelta(seconds=round(left))} left")
@@ -49,7 +54,7 @@ class _Lines(Progress):
 
     def __init__(self, console: rich.console.Console, *args) -> None:
         super().__init__(*args)
-        self._console, self._printed = console, self._start
+        self._console, self._printed, self._shown = console, self._start, -1
 
     def advance(self, count: int = 1, note: str = "") -> None:
         super().advance(count, note)
@@ -57,7 +62,10 @@ class _Lines(Progress):
             self.print()
 
     def print(self) -> None:
-        self._printed = time.monotonic()
+        """Prints the state, unless that is what was printed last."""
+        if self.done == self._shown:
+            return
+        self._printed, self._shown = time.monotonic(), self.done
         self._console.print(self.line(), markup=False, highlight=False, soft_wrap=True)
 
 

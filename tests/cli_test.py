@@ -211,4 +211,4 @@ def test_a_launch_file_reads_its_config(tmp_path):
     shown = run("--help")
     assert shown.returncode == 0
     assert shown.stdout.startswith("Trains.\n\nFlags:\n  --config=VALUE\n")
-    assert "jax" not in shown.stdout
+    assert "--jax" not in shown.stdout

@@ -238,3 +238,14 @@ def test_definitions_are_loaded_without_a_config(write):
         config_file.load_definitions(write("1 / 0"))
     with pytest.raises(UserError, match="names no file"):
         config_file.load_definitions(":grade=1")
+
+
+def test_the_config_of_another_job_names_it():
+    with pytest.raises(UserError, match=r"a CompareConfig, which launch/compare.py reads, expected a Config"):
+        config_file.load_config(["--config=configs/compare.py"])
+
+
+def test_a_field_without_its_prefix_names_it(study):
+    assert "--train.steps is not a flag, the field is set by --config.train.steps" in _refusal(
+        [f"--config={study}", "--train.steps=3"]
+    )

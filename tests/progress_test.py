@@ -26,7 +26,7 @@ def test_a_log_gets_a_plain_line_every_ten_seconds_and_at_the_end(clock):
             bar.advance(note="loss 0.5")
     lines = console.file.getvalue().splitlines()
     assert lines[0] == "training: 20/50 (40 %), 1/s, 0:00:30 left, loss 0.5"
-    assert [line.split(" (")[0] for line in lines] == [f"training: {n}/50" for n in (20, 30, 40, 40)]
+    assert [line.split(" (")[0] for line in lines] == [f"training: {n}/50" for n in (20, 30, 40)]
 
 
 def test_what_was_done_before_does_not_count_for_the_rate(clock):
@@ -36,6 +36,16 @@ def test_what_was_done_before_does_not_count_for_the_rate(clock):
         assert bar.done == 910
         assert bar.rate() == 5.0
         assert "0:00:18 left" in bar.line()
+
+
+def test_what_was_compiled_does_not_count_for_the_rate(clock):
+    with progress(100, "training", console=_console(terminal=False)) as bar:
+        clock[0] += 60.0
+        bar.restart_clock()
+        assert bar.line() == "training: 0/100 (0 %)"  # no rate is known yet
+        clock[0] += 2.0
+        bar.advance(4)
+        assert bar.rate() == 2.0
 
 
 def test_an_unknown_total_shows_a_count(clock):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import ClassVar
 
 from suan_jax.config import Config, ModelConfig
 from suan_jax.config_check import validate
@@ -44,6 +45,7 @@ class DistillConfig(Config):
       distillation: what teaches it, and how.
     """
 
+    job: ClassVar[str] = "launch/distill.py"
     distillation: DistillationConfig = dataclasses.field(default_factory=DistillationConfig)
 
 

@@ -49,7 +49,7 @@ class Histogram:
         return total
 
     def evaluate(self) -> dict[str, float | int]:
-        """auc, auc_error (a bound on how far `auc` is off), auc_se, log_loss, ne, calibration, examples."""
+        """As `metrics.evaluate` without gauc, and auc_error, a bound on how far `auc` is off."""
         positives, negatives = int(self.positives.sum()), int(self.negatives.sum())
         examples, pairs = positives + negatives, positives * negatives
         loss = self.loss / examples if examples else math.nan
@@ -61,5 +61,5 @@ class Histogram:
             "auc_se": metrics.auc_standard_error_of_counts(self.positives, self.negatives),
             "log_loss": loss,
             **metrics.ratios(loss, prediction, positives / examples if examples else math.nan),
-            "examples": examples,
+            "evaluated_examples": examples,
         }

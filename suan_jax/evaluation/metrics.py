@@ -245,7 +245,7 @@ def evaluate(user: np.ndarray, label: np.ndarray, logit: np.ndarray) -> dict[str
 
     Returns:
       auc, auc_se (DeLong), gauc, gauc_users (the users it is a mean over), log_loss (nats), ne,
-      calibration, examples. What does not exist is NaN, which is written as null in JSON.
+      calibration, evaluated_examples. What does not exist is NaN, which is written as null in JSON.
     """
     user = _checked_user(user, label)
     clicked, logit = checked(label, logit)
@@ -261,5 +261,5 @@ def evaluate(user: np.ndarray, label: np.ndarray, logit: np.ndarray) -> dict[str
         "gauc_users": users,
         "log_loss": loss,
         **ratios(loss, prediction, math.nan if empty else float(clicked.mean())),
-        "examples": int(logit.size),
+        "evaluated_examples": int(logit.size),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from suan_jax.distillation import DistillConfig
 
@@ -28,6 +28,7 @@ class CompareConfig(DistillConfig):
         such a student needs a learning rate of its own, unless the grid has but one.
     """
 
+    job: ClassVar[str] = "launch/compare.py"
     entries: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
     seeds: int = 3

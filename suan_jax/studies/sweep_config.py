@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from suan_jax.distillation import DistillConfig
 
@@ -24,6 +24,7 @@ class SweepConfig(DistillConfig):
         goes with every point into runs.csv.
     """
 
+    job: ClassVar[str] = "launch/sweep.py"
     cells: tuple[Fields, ...] = ()
     rule: str = "all settings are the same at every scale"
 

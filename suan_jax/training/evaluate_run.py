@@ -31,6 +31,8 @@ def evaluate_run(
     Raises:
       UserError: if the work directory, its log, the split or the loops are not right.
     """
+    if predictions is not None and predictions.suffix != ".parquet":
+        raise UserError(f"the predictions' file is {predictions}, expected a name that ends in .parquet")
     if predictions is not None and not predictions.parent.is_dir():
         raise UserError(
             f"cannot write the predictions to {predictions}: {predictions.parent} is no directory"

@@ -11,6 +11,7 @@ from suan_jax.config import Config
 from suan_jax.config_check import validate
 from suan_jax.errors import UserError
 from suan_jax.files import read_json, write_json
+from suan_jax.notice import notice
 from suan_jax.progress import progress
 from suan_jax.training.checkpoint import Checkpoints
 from suan_jax.training.compilation import enable_compilation_cache
@@ -140,11 +141,15 @@ class _Together:
 
     def train(self) -> None:
         """Takes the steps that are left, and saves."""
-        total = self._runs[0].setup.total_steps
+        first, total = self._step, self._runs[0].setup.total_steps
+        if first < total:
+            notice("compiling the training step, which may take a minute")
         with progress(total, "training", self._step) as bar:
             while self._step < total and not self._stop.received and len(self.diverged) < len(self._runs):
                 batches = [run.next_batch() for run in self._runs]
                 self._state, metrics = self._joint(self._state, batches)
+                if self._step == first:
+                    bar.restart_clock()  # the call returned when it had compiled
                 # A step's metrics are read while the next one runs, so that the device never waits.
                 self._read_metrics()
                 self._step, self._metrics = self._step + 1, metrics

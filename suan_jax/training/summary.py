@@ -81,7 +81,6 @@ def summarise(
         **metrics,
         **_loops(config.model, schema, config.data.max_len),
         "split": config.train.final_split,
-        "evaluated_examples": metrics["examples"],
         "evaluated_step": step,
         "train_examples": setup.train_examples,
         "examples": clock.trained,

@@ -42,7 +42,7 @@ def test_every_example_counts_once_and_no_pad_does():
     user, label, logit = _valid(items)
     result = evaluator.evaluate(items, _logits, 1.0, examples=150)
     expected = metrics.evaluate(user, label, logit)
-    assert expected["examples"] == 150
+    assert expected["evaluated_examples"] == 150
     assert {name: result[name] for name in expected} == expected
     assert result["bayes_auc"] == expected["auc"]  # twice the logit ranks alike
     assert result["bayes_log_loss"] == metrics.log_loss(label, 2 * logit)

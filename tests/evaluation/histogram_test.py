@@ -52,13 +52,13 @@ def test_parts_add_up_to_the_exact_metrics():
     exact = metrics.evaluate(np.zeros(len(label), int), label, logit)
     for name in ("log_loss", "ne", "calibration"):
         assert result[name] == pytest.approx(exact[name], rel=1e-13)
-    assert result["examples"] == exact["examples"]
+    assert result["evaluated_examples"] == exact["evaluated_examples"]
     assert result["auc_se"] == pytest.approx(exact["auc_se"], rel=1e-3)
 
 
 def test_an_empty_histogram_has_no_metrics():
     result = Histogram().evaluate()
-    assert result.pop("examples") == 0
+    assert result.pop("evaluated_examples") == 0
     assert all(math.isnan(value) for value in result.values())
 
 
@@ -66,4 +66,4 @@ def test_a_refused_block_leaves_nothing_behind():
     histogram = _histogram([0, 1], [0.0, 1.0])
     with pytest.raises(UserError, match="1 of 2 scores"):
         histogram.add([0, 1], [math.nan, 1.0])
-    assert histogram.evaluate()["examples"] == 2
+    assert histogram.evaluate()["evaluated_examples"] == 2

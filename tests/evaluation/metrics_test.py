@@ -98,7 +98,7 @@ def test_no_metric_depends_on_the_order_of_examples(ties):
     after = metrics.evaluate(user[shuffle], label[shuffle], logit[shuffle])
     assert all(math.isfinite(value) for value in before.values())
     assert after == pytest.approx(before, rel=1e-13)
-    for name in ("auc", "auc_se", "gauc", "gauc_users", "examples"):
+    for name in ("auc", "auc_se", "gauc", "gauc_users", "evaluated_examples"):
         assert after[name] == before[name]
 
 
@@ -148,7 +148,7 @@ def test_one_class_has_no_ranking(label):
     for name in ("auc", "auc_se", "gauc", "ne"):
         assert math.isnan(result[name])
     assert math.isnan(metrics.auc(label, np.zeros(len(label))))
-    assert result["examples"] == len(label)
+    assert result["evaluated_examples"] == len(label)
     assert math.isfinite(result["log_loss"]) == bool(label)
 
 

@@ -85,6 +85,11 @@ def test_metrics_and_predictions_are_of_the_same_scores(run, tmp_path):
     assert evaluate_run(workdir, "validation") == pytest.approx(result, nan_ok=True)
 
 
+def test_predictions_are_called_what_they_are(tmp_path):
+    with pytest.raises(UserError, match=r"p\.csv, expected a name that ends in \.parquet"):
+        evaluate_run(tmp_path, "test", tmp_path / "p.csv")
+
+
 def test_users_are_raw_ids_where_the_store_has_them(tmp_path):
     users = pl.DataFrame({"index": [3, 0, 1], "raw": ["c", "a", "b"]})  # in no order
     write_predictions(tmp_path / "p.parquet", _SCORES, _store(tmp_path / "store", users))

@@ -69,7 +69,7 @@ def test_the_batch_size_does_not_matter(setup, state, scores, size):
 
 def test_metrics_are_those_of_the_scores(setup, state, scores):
     result = Evaluation(setup).metrics(state, "test")
-    assert result["examples"] == len(scores.label)
+    assert result["evaluated_examples"] == len(scores.label)
     assert result["auc"] == metrics.auc(scores.label, scores.logit)
     assert result["gauc"] == metrics.gauc(scores.user, scores.label, scores.logit)
 

@@ -111,7 +111,7 @@ def test_jobs_say_what_they_do_and_nothing_else(alone, disturbed):
 
     def sentences(result):
         lines = result.stderr.splitlines()
-        return [line for line in lines if not line.startswith(("training: ", "evaluating "))]
+        return [line for line in lines if not line.startswith(("training: ", "evaluating ", "compiling "))]
 
     assert sentences(alone[1]) == []
     assert sentences(results["killed"])[0].startswith(f"{workdir} goes on at step ")

@@ -11,7 +11,7 @@ from tests.data.random_log import random_log
 from tests.training.runs import tiny
 
 _LOG = random_log(0, blocks=10)
-_METRICS = {"auc": 0.7, "examples": 30}
+_METRICS = {"auc": 0.7, "evaluated_examples": 30}
 
 
 @pytest.fixture(scope="module", params=["din", "suan"])
