@@ -15,6 +15,7 @@ from suan_jax.models.din import Din
 from suan_jax.studies import CompareConfig, cells, compare
 from suan_jax.studies.compare_report import markdown, print_comparison, write_comparison
 from tests.random_batch import random_schema
+from tests.studies.stand_in import train_by
 
 _BEST = {"din": 1e-3, "suan": 4e-3, "hstu": 2e-3, "loopctr": 1e-3}  # of the stand-in below
 _SKILL = {"din": 0.5, "suan": 1.5, "hstu": 1.0, "loopctr": 0.7}
@@ -59,7 +60,7 @@ def trained(monkeypatch):
         write_json(workdir / "summary.json", {**result, **rest, "bayes_auc": 0.99})
         return read_json(workdir / "summary.json")
 
-    monkeypatch.setattr(cells, "train", train)
+    train_by(monkeypatch, train)
     return calls
 
 

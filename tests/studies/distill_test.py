@@ -18,6 +18,7 @@ from suan_jax.studies.cells import with_fields
 from suan_jax.studies.compare import _check, _final_cells
 from suan_jax.studies.sweep import cells as cells_of
 from tests.random_batch import random_schema
+from tests.studies.stand_in import train_by
 
 _CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 _STUDY = CompareConfig(
@@ -50,7 +51,7 @@ def trained(monkeypatch):
         write_json(workdir / "summary.json", {"model": config.model.name})
         return {}
 
-    monkeypatch.setattr(cells, "train", run)
+    train_by(monkeypatch, run)
     monkeypatch.setattr(cells, "distill", run)
     return calls
 

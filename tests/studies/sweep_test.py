@@ -8,8 +8,9 @@ from suan_jax.errors import UserError
 from suan_jax.files import read_json, write_json
 from suan_jax.models.suan import Suan
 from suan_jax.runs import points
-from suan_jax.studies import SweepConfig, cells, grid, sweep
+from suan_jax.studies import SweepConfig, grid, sweep
 from suan_jax.studies.sweep import cells as cells_of
+from tests.studies.stand_in import train_by
 
 _CONFIG = SweepConfig(
     model=Suan(head=(8,)),
@@ -36,7 +37,7 @@ def trained(monkeypatch):
         write_json(workdir / "summary.json", summary)
         return summary
 
-    monkeypatch.setattr(cells, "train", train)
+    train_by(monkeypatch, train)
     return calls
 
 
