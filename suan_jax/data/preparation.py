@@ -23,7 +23,9 @@ from suan_jax.progress import progress
 from suan_jax.schema import SPLITS, Schema
 
 ROWS_PER_PARTITION = 2_000_000  # rows of users that are sorted and encoded in memory together
+ROWS_BUFFERED = 16_000_000  # rows that wait to be written: a row group of each partition
 
+_ROW_GROUP = 122_880  # rows; the most that a reader takes at once
 _PARTITION = "_partition"
 _SEEN = "_seen"  # event: a train-period impression sees it; user: impressions in the train period
 _LAST = "_last"  # user: time of the last impression in the train period
@@ -36,9 +38,10 @@ def prepare(
     """Writes a raw log to a store and prints what it holds.
 
     Memory holds, per user, a few numbers and the profile; per vocabulary, its distinct values; per
-    impression, its time (8 bytes, once, for the cut of the validation split); and one partition of
-    `ROWS_PER_PARTITION` rows, where the entries of impressions' own histories count as rows. All else
-    streams through temporary files beside `out`, removed at the end and on failure.
+    impression, its time (8 bytes, once, for the cut of the validation split); and `ROWS_BUFFERED` rows on
+    their way to partitions, then one partition of `ROWS_PER_PARTITION`, where the entries of impressions'
+    own histories count as rows. All else streams through temporary files beside `out`, removed at the end
+    and on failure.
 
     The train period is what lies before the test period, validation included. Vocabularies, quantiles,
     means and deviations come from the impressions of the train period and from the events that one of
@@ -125,9 +128,8 @@ def _users(raw: RawLog, source: str) -> tuple[pl.DataFrame, pl.Expr]:
         (mark & ~pl.col(TEST)).sum().alias("_held_out"),
         own.cast(pl.Int64).sum().alias("_events"),
     )
-    times = raw.impressions.filter(~pl.col(TEST)).select(TIME)
-    users, times = pl.collect_all([per_user, times], engine="streaming")
-    total, train = int(users["_count"].sum()), times.height
+    users = per_user.collect(engine="streaming")
+    total, train = int(users["_count"].sum()), int(users[_SEEN].sum())
     held_out = int(users["_held_out"].sum()) if chosen else round(raw.validation * train)
     for name, count in (("train", train - held_out), ("test", total - train)):
         if count == 0:
@@ -142,6 +144,8 @@ def _users(raw: RawLog, source: str) -> tuple[pl.DataFrame, pl.Expr]:
             )
         first = np.iinfo(np.int64).max
         if held_out:
+            # A pass of its own: collected together, the rows that both share would wait in memory.
+            times = raw.impressions.filter(~pl.col(TEST)).select(TIME).collect(engine="streaming")
             first = int(np.partition(times[TIME].to_numpy(), train - held_out)[train - held_out])
         mark = pl.col(TIME) >= first
     users = users.with_columns(pl.Series(RANK, user_rank(users[USER]))).sort(RANK, USER)
@@ -173,8 +177,11 @@ def _spill(raw: RawLog, users: pl.DataFrame, held_out: pl.Expr, spill: Path) -> 
         events = raw.events.join(keys.drop(RANK), on=USER).with_columns(seen.alias(_SEEN))
         profiles = keys if raw.users is None else keys.join(raw.users, on=USER, how="left")
         frames |= {"events": events.drop(_LAST, USER), "users": profiles.drop(_LAST, USER)}
+    entries = max(1, users["_events"].sum() // users["_count"].sum())  # of an impression's own history
     with progress(len(frames), "sorting rows by user") as done:
         for name, frame in frames.items():
+            buffered = ROWS_BUFFERED // (entries if name == "impressions" else 1)
+            per_partition = buffered // (int(users[_PARTITION].max()) + 1)
             schema = frame.collect_schema()
             (spill / name).mkdir()
             pl.LazyFrame(schema=schema).sink_parquet(spill / f"{name}.parquet")  # what an empty folder reads
@@ -182,6 +189,7 @@ def _spill(raw: RawLog, users: pl.DataFrame, held_out: pl.Expr, spill: Path) -> 
             frame.with_columns(pl.col(column).fill_nan(None) for column in floats).sink_parquet(
                 pl.PartitionBy(spill / name, key=_PARTITION, include_key=True),
                 compression="lz4",
+                row_group_size=min(max(per_partition, 1), _ROW_GROUP),
                 maintain_order=False,  # rows are sorted when they are read
             )
             done.advance()

@@ -110,6 +110,7 @@ def test_windows_are_shared_where_they_are_equal(tmp_path):
 def test_partitions_change_nothing(tmp_path, monkeypatch):
     prepare(_raw("timed"), tmp_path / "one", "test")
     monkeypatch.setattr("suan_jax.data.preparation.ROWS_PER_PARTITION", 300)
+    monkeypatch.setattr("suan_jax.data.preparation.ROWS_BUFFERED", 100)
     prepare(_raw("timed"), tmp_path / "many", "test")
     stores = [open_store(tmp_path / name) for name in ("one", "many")]
     assert stores[0].statistics == stores[1].statistics
