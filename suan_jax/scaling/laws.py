@@ -83,7 +83,30 @@ class Law:
 
     def band(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ends of the bootstrap's 95 % interval of the law at x (m,) or (m, k), both (m,)."""
-        return percentiles(self._problem.law(self._samples, _columns(x)))
+        return percentiles(self.sampled(x))
+
+    def sampled(self, x: np.ndarray) -> np.ndarray:
+        """y of the bootstrap's laws at x (m,) or (m, k), (resamples, m)."""
+        return self._problem.law(self._samples, _columns(x))
+
+    def sampled_parameters(self) -> dict[str, np.ndarray]:
+        """Parameters of the bootstrap's laws, each (resamples,)."""
+        return dict(zip(self.parameters, self._problem.values(self._samples).T, strict=True))
+
+    def interval(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of the 95 % interval of ONE further run at x (m,) or (m, k), both (m,).
+
+        The bootstrap's laws, each with the residual of a fitted run drawn at random: of y where it rises, of
+        ln y where it falls, stretched by the root of runs over runs less parameters, as a fit is nearer to
+        its own runs than to others.
+        """
+        points, laws = self.points, self.sampled(x)
+        drawn = np.random.default_rng(0).integers(len(points.y), size=laws.shape)
+        stretch = np.sqrt(len(points.y) / (len(points.y) - len(self.parameters)))
+        fitted = self.predict(points.x)
+        if self.rising:
+            return percentiles(laws + stretch * (points.y - fitted)[drawn])
+        return percentiles(laws * np.exp(stretch * np.log(points.y / fitted)[drawn]))
 
 
 def _columns(x: np.ndarray) -> np.ndarray:

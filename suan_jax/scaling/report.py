@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from suan_jax.errors import UserError
 from suan_jax.files import read_json, write_json
 from suan_jax.notice import notice
 from suan_jax.progress import progress
 from suan_jax.scaling.forms import FORMS
+from suan_jax.scaling.frontier import Frontier, frontier
 from suan_jax.scaling.laws import RESAMPLES, Law, fit
-from suan_jax.scaling.runs import RunPoints, read_points
+from suan_jax.scaling.runs import read_table, table_points
 from suan_jax.table import print_table
 
 _LOSSES = ("loss", "ne")  # endings of columns that fall with scale
@@ -28,18 +31,27 @@ class Report:
       law: what was fitted.
       x: names of the columns of x.
       y: name of the column of y.
+      where: the condition that runs met; empty if there was none.
       excluded: what was left out, and why.
       warnings: the law's, and those about the runs.
+      compute: FLOPs that each run's training took, (n,); None where that is not known.
     """
 
     law: Law
     x: list[str]
     y: str
+    where: str
     excluded: list[dict[str, Any]]
     warnings: list[str]
+    compute: np.ndarray | None
+
+    def frontier(self) -> Frontier | None:
+        """How to divide compute between N and D; None unless the form is of both and compute is known."""
+        known = self.law.form == "chinchilla" and self.compute is not None
+        return frontier(self.law, self.compute) if known else None
 
 
-def fit_runs(runs: Path, x: str, y: str, form: str, where: str = "") -> Report:
+def fit_runs(runs: Path, x: str, y: str, form: str, where: str = "", compute: str = "") -> Report:
     """Fits a law to runs.
 
     Args:
@@ -49,16 +61,25 @@ def fit_runs(runs: Path, x: str, y: str, form: str, where: str = "") -> Report:
         their points do.
       form: of `suan_jax.scaling.fit`.
       where: a condition in SQL that runs must meet.
+      compute: column of the FLOPs of training; train_flops, where there is one, if empty.
 
     Raises:
       UserError: if the runs are not right, or the fit is degenerate.
     """
+    return fit_table(read_table(runs), runs, x, y, form, where, compute)
+
+
+def fit_table(
+    table: pl.DataFrame, path: Path, x: str, y: str, form: str, where: str = "", compute: str = ""
+) -> Report:
+    """As `fit_runs`, of a table that `suan_jax.scaling.runs.read_table` read from `path`."""
     names = [name.strip() for name in x.split(",")]
-    points: RunPoints = read_points(runs, FORMS[form], names, y, where)
+    points = table_points(table, path, FORMS[form], names, y, where, compute)
     rising = True if y.endswith("auc") else False if y.endswith(_LOSSES) else None
     with progress(RESAMPLES, "bootstrap") as bar:
         law = fit(points.x, points.y, form, points.y_se, rising=rising, advance=bar.advance)
-    return Report(law, names, y, points.excluded, points.warnings + law.warnings)
+    warnings = points.warnings + law.warnings
+    return Report(law, names, y, where, points.excluded, warnings, points.compute)
 
 
 def equation(law: Law) -> str:
@@ -94,6 +115,9 @@ def print_report(report: Report) -> None:
         print(f"the {law.preferred} form fits best and predicts best")
     else:
         print("no form is preferred")
+    if best := report.frontier():
+        share = best.exponent
+        print(f"compute-optimal {report.x[0]} grows as compute^{share.value:.3g} ({_interval(share.ends)})")
     for each in report.excluded:
         print(f"excluded: {each['runs']} runs, {each['why']}")
     for sentence in report.warnings:
@@ -116,19 +140,32 @@ def write_report(report: Report, out: Path) -> None:
     Raises:
       UserError: if they cannot be written.
     """
+    write_json(made(out) / "fit.json", as_json(report))
+    if can_draw():
+        from suan_jax.scaling import figure
+
+        figure.draw(report, out)
+
+
+def made(out: Path) -> Path:
+    """A directory, made if need be.
+
+    Raises:
+      UserError: if that cannot be.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the directory {out}: {error.strerror}") from error
-    write_json(out / "fit.json", as_json(report))
-    try:
-        from suan_jax.scaling import figure
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "matplotlib":
-            raise
-        notice("no figure is drawn, as matplotlib is not installed: pip install -e '.[figures]'")
-        return
-    figure.draw(report, out)
+    return out
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed; says so if not."""
+    if importlib.util.find_spec("matplotlib"):
+        return True
+    notice("no figure is drawn, as matplotlib is not installed: pip install -e '.[figures]'")
+    return False
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -139,6 +176,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "equation": equation(law),
         "x": report.x[0] if len(report.x) == 1 else report.x,
         "y": report.y,
+        "where": report.where,
         "rising": law.rising,
         "parameters": {name: dataclasses.asdict(each) for name, each in law.parameters.items()},
         "objective": law.objective,
@@ -147,6 +185,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "held_out": law.held_out,
         "rivals": law.rivals,
         "preferred": law.preferred,
+        "frontier": (best := report.frontier()) and dataclasses.asdict(best),
         "excluded": report.excluded,
         "warnings": report.warnings,
         "points": {
@@ -154,6 +193,7 @@ def as_json(report: Report) -> dict[str, Any]:
             "y": points.y.tolist(),
             "y_se": None if points.y_se is None else points.y_se.tolist(),
             "group": points.group.tolist(),
+            "compute": None if report.compute is None else report.compute.tolist(),
         },
     }
 
@@ -176,6 +216,8 @@ def read_report(path: Path) -> Report:
             rising=content["rising"],
         )
         names = content["x"] if isinstance(content["x"], list) else [content["x"]]
-        return Report(law, names, content["y"], content["excluded"], content["warnings"])
+        compute = points["compute"] and np.array(points["compute"], float)
+        said = [content[name] for name in ("y", "where", "excluded", "warnings")]
+        return Report(law, names, *said, compute)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is no fit.json: {error} is missing or not right") from error

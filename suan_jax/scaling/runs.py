@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from suan_jax.scaling.forms import Form
 
 _SETTINGS = ("model", "max_len", "train_fraction", "loops_trained", "loops_inferred")
 _RUN = "_run"  # what errors call a row
+_COMPUTE = "train_flops"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,21 +26,27 @@ class RunPoints:
     """What runs say about y at x.
 
     Attributes:
+      names: what each run is called, (n,).
       x: (n, k).
       y: (n,).
       y_se: standard errors of y, (n,); None where the runs do not have them.
       excluded: what was left out: {"runs", "why"}.
       warnings: sentences about what is fitted together.
+      compute: FLOPs that training took, (n,); None where the runs do not have them.
     """
 
+    names: list[str]
     x: np.ndarray
     y: np.ndarray
     y_se: np.ndarray | None
     excluded: list[dict[str, Any]]
     warnings: list[str]
+    compute: np.ndarray | None
 
 
-def read_points(path: Path, form: Form, x: Sequence[str], y: str, where: str = "") -> RunPoints:
+def read_points(
+    path: Path, form: Form, x: Sequence[str], y: str, where: str = "", compute: str = ""
+) -> RunPoints:
     """Reads x and y of runs.
 
     Args:
@@ -49,16 +56,29 @@ def read_points(path: Path, form: Form, x: Sequence[str], y: str, where: str = "
       y: a column or an expression; of a column y, standard errors are taken from y_se where that exists.
       where: a condition in SQL, such as "model = 'suan' AND max_len = 100"; runs that do not meet it are left
         out. All are taken if empty.
+      compute: column or expression of the FLOPs of training; train_flops, where there is one, if empty.
 
     Raises:
       UserError: if there are no runs, a column is missing or holds something else than it should.
     """
+    return table_points(read_table(path), path, form, x, y, where, compute)
+
+
+def table_points(
+    table: pl.DataFrame,
+    path: Path | str,
+    form: Form,
+    x: Sequence[str],
+    y: str,
+    where: str = "",
+    compute: str = "",
+) -> RunPoints:
+    """As `read_points`, of runs in a table of `read_table` or `as_table`, which errors call `path`."""
     if len(x) != len(form.columns):
         raise UserError(
             f"--x={','.join(x)} names {len(x)} columns, expected {len(form.columns)} for --form={form.name}: "
             f"{', '.join(form.columns)}"
         )
-    table = _table(path)
     excluded, warnings = [], []
     if where:
         kept = _where(table, where, path)
@@ -79,23 +99,38 @@ def read_points(path: Path, form: Form, x: Sequence[str], y: str, where: str = "
         elif known.null_count() < len(known):
             warnings.append(f"some runs have no {errors}, so that points are not weighted")
     x_nk = np.stack(columns, -1) if len(table) else np.empty((0, len(x)))
-    return RunPoints(x_nk, measured, y_se, excluded, warnings + _mixed(table, x_nk, x))
+    if not compute and _COMPUTE in table.columns and not table[_COMPUTE].null_count():
+        compute = _COMPUTE
+    spent = _checked(table, compute, path, form, 0) if compute else None
+    warnings += _mixed(table, x_nk, x)
+    return RunPoints(table[_RUN].to_list(), x_nk, measured, y_se, excluded, warnings, spent)
 
 
 def _excluded(count: int, why: str) -> list[dict[str, Any]]:
     return [{"runs": count, "why": why}] if count else []
 
 
-def _table(path: Path) -> pl.DataFrame:
-    """All runs, a row each, and what errors call it."""
+def as_table(rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+    """Rows as in runs.csv as a table; "cell" is what errors call a run."""
+    named = [{_RUN: row["cell"], **row} for row in rows]
+    return pl.DataFrame(named, infer_schema_length=None, strict=False)
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """All runs of `read_points`' path, a row each.
+
+    Raises:
+      UserError: if there are none.
+    """
     if path.is_dir() and (path / "runs.csv").exists():
         path = path / "runs.csv"
     if path.is_dir():
         found = sorted(path.rglob("summary.json"))
         if not found:
             raise UserError(f"{path} holds neither runs.csv nor a work directory with summary.json")
-        rows = [{_RUN: str(run.parent), **row} for run in found for row in points_of(read_json(run))]
-        return pl.DataFrame(rows, infer_schema_length=None, strict=False)
+        return as_table(
+            {"cell": str(run.parent), **row} for run in found for row in points_of(read_json(run))
+        )
     if not path.exists():
         raise UserError(f"{path} does not exist, expected a CSV file or a directory of runs")
     try:
@@ -105,7 +140,7 @@ def _table(path: Path) -> pl.DataFrame:
     return table.with_row_index(_RUN, 1).with_columns(pl.format("row {}", _RUN).alias(_RUN))
 
 
-def _where(table: pl.DataFrame, condition: str, path: Path) -> pl.DataFrame:
+def _where(table: pl.DataFrame, condition: str, path: Path | str) -> pl.DataFrame:
     try:
         return table.filter(pl.sql_expr(condition))
     except pl.exceptions.PolarsError as error:
@@ -113,7 +148,7 @@ def _where(table: pl.DataFrame, condition: str, path: Path) -> pl.DataFrame:
         raise UserError(f"--where={condition} is no condition on the columns of {path}: {reason}") from error
 
 
-def _numbers(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
+def _numbers(table: pl.DataFrame, name: str, path: Path | str) -> pl.Series:
     """A column, or an expression, as float64; missing cells are null."""
     if name in table.columns:
         column = table[name]
@@ -137,7 +172,7 @@ def _numbers(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
 
 
 def _checked(
-    table: pl.DataFrame, name: str, path: Path, form: Form | None = None, index: int = 0
+    table: pl.DataFrame, name: str, path: Path | str, form: Form | None = None, index: int = 0
 ) -> np.ndarray:
     """Finite numbers, and of a form's column those that it can take."""
     values = _numbers(table, name, path).to_numpy()

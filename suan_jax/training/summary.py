@@ -67,34 +67,54 @@ def summarise(
       clock: the run's clock, after its last step.
     """
     config, schema = setup.config, setup.log.schema
-    flops = config.model.flops_per_example(schema, config.data.max_len)
-    candidates = config.data.candidates
-    rows = setup.total_steps * (config.train.batch_size // candidates)
-    row_flops = config.model.training_flops_per_row(schema, config.data.max_len, candidates)
     device = jax.devices()[0]
+    point = planned(setup, params)
+    return {
+        **point,
+        **metrics,
+        "examples": clock.trained,
+        "candidates_per_row": clock.trained / _rows(setup),
+        "evaluated_step": step,
+        "seconds": clock.seconds,
+        "examples_per_second": clock.examples / clock.seconds if clock.seconds else None,
+        "useful_flops": config.model.useful_flops(schema, history_lengths(setup)),
+        "device": device.device_kind,
+        "device_count": jax.device_count(),
+    }
+
+
+def planned(setup: Setup, params: Any) -> dict[str, Any]:
+    """The part of a run's point that is known before it is trained; packed examples are nearly so.
+
+    Args:
+      setup: the run.
+      params: its dense parameters, or their shapes.
+    """
+    config, schema = setup.config, setup.log.schema
+    length = config.data.max_len
+    row_flops = config.model.training_flops_per_row(schema, length, config.data.candidates)
     return {
         "model": config.model.name,
         "grade": config.model.grade,
         "seed": config.train.seed,
-        "max_len": config.data.max_len,
+        "max_len": length,
         "train_fraction": config.data.train_fraction,
-        **metrics,
-        **_loops(config.model, schema, config.data.max_len),
+        "learning_rate": config.optimizer.learning_rate,
+        "batch_size": config.train.batch_size,
+        **_loops(config.model, schema, length),
         "split": config.train.final_split,
-        "evaluated_step": step,
         "train_examples": setup.train_examples,
-        "examples": clock.trained,
-        "candidates_per_row": clock.trained / rows,
+        "examples": round(_rows(setup) * setup.train_examples / setup.train_rows),
         "steps": setup.total_steps,
-        "seconds": clock.seconds,
-        "examples_per_second": clock.examples / clock.seconds if clock.seconds else None,
         "params": count_parameters(setup.model, params),
-        "flops_per_example": flops,
-        "useful_flops": config.model.useful_flops(schema, history_lengths(setup)),
-        "train_flops": row_flops * rows,
-        "device": device.device_kind,
-        "device_count": jax.device_count(),
+        "flops_per_example": config.model.flops_per_example(schema, length),
+        "train_flops": row_flops * _rows(setup),
     }
+
+
+def _rows(setup: Setup) -> int:
+    """Rows of all batches of a run."""
+    return setup.total_steps * (setup.config.train.batch_size // setup.config.data.candidates)
 
 
 def flops_by_loops(definition: ModelDefinition, schema: Schema, max_len: int) -> list[float]:

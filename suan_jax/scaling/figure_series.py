@@ -1,0 +1,58 @@
+"""The figure of several laws: each with its points and its band, and how far each is from its ceiling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from suan_jax.errors import UserError
+from suan_jax.figures import figure, look
+from suan_jax.scaling.drawing import (
+    curve,
+    dots,
+    gap,
+    gap_words,
+    keep_to_points,
+    legend_entries,
+    spread,
+    words,
+)
+from suan_jax.scaling.series import Series
+
+
+def draw(series: Series, out: Path) -> None:
+    """Writes series.png and series.svg; laws of one column of x only.
+
+    Raises:
+      UserError: if the laws are of several columns.
+    """
+    reports = series.reports
+    first = next(iter(reports.values()))
+    if len(first.x) > 1:
+        raise UserError(f"laws of {', '.join(first.x)} have no figure side by side, expected one column of x")
+    bounded = "E" in first.law.parameters
+    with figure(out / "series", width=9.0 if bounded else 6.0, height=4.2) as drawn:
+        axes, *more = np.ravel(drawn.subplots(1, 1 + bounded))
+        for index, (label, report) in enumerate(reports.items()):
+            law, style = report.law, look(index)
+            at = law.points.x[:, 0]
+            grid, every = spread(at), np.ones(len(at), bool)
+            curve(axes, law, grid, grid[:, None], style["color"])
+            dots(axes, report, at, every, style, words(label))
+            for panel in more:
+                share = np.abs(1 - law.predict(grid) / law.parameters["E"].value)
+                panel.plot(grid, share, color=style["color"], zorder=2)
+                gap(panel, report, at, every, style, words(label))
+        for panel in (axes, *more):
+            panel.set_xscale("log")
+            panel.set_xlabel(words(first.x[0]))
+        axes.set_ylabel(words(first.y))
+        low = min(report.law.points.y.min() for report in reports.values())
+        high = max(report.law.points.y.max() for report in reports.values())
+        keep_to_points(axes, low, high)
+        for panel in more:
+            panel.set_yscale("log")
+            panel.set_ylabel(gap_words(first))
+        handles, labels = legend_entries(axes)
+        drawn.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
