@@ -2,10 +2,13 @@
 
     python launch/sweep.py --config=FILE[:key=value,...] [--workdir=DIR] [--part=I --parts=N]
         [--together=K]
+    python launch/sweep.py --config=FILE[:key=value,...] [--workdir=DIR] --predict=FIT.json [--together=K]
 
 The same command again runs what has not finished; a failed cell is reported and does not stop the rest. A
 scheduler runs shares of the cells side by side, one --part each. --together trains cells that differ in seed
-and peak learning rates alone in one program, which a GPU takes in little more time than one of them.
+and peak learning rates alone in one program, which a GPU takes in little more time than one of them. With
+--predict, a fit.json of launch/fit.py, only the cells one step beyond the fitted runs are trained: a table
+and predict.json set what the law said of them, with the 95 % interval of a run, beside what was measured.
 """
 
 from collections.abc import Sequence
@@ -15,7 +18,8 @@ from absl import flags
 
 from suan_jax import cli, config_file
 from suan_jax.errors import UserError
-from suan_jax.studies import SweepConfig, sweep
+from suan_jax.studies import SweepConfig, next_rung, sweep
+from suan_jax.studies.rung import print_rung
 from suan_jax.table import print_table
 
 _CONFIG = config_file.define_config(SweepConfig)
@@ -23,6 +27,7 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "work directory; runs/NAME_OF_THE_
 _PART = flags.DEFINE_integer("part", 0, "which share of the cells to run, from 0")
 _PARTS = flags.DEFINE_integer("parts", 1, "number of shares")
 _TOGETHER = flags.DEFINE_integer("together", 1, "most cells, of other seeds or rates, in one program")
+_PREDICT = flags.DEFINE_string("predict", "", "fit.json of a law: train what lies one step beyond it")
 
 _COLUMNS = ("cell", "model", "grade", "max_len", "train_fraction", "params_body", "auc", "auc_se", "log_loss")
 
@@ -31,14 +36,23 @@ def main(argv: Sequence[str]) -> None:
     """Sweeps and prints."""
     del argv
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else config_file.default_workdir()
+    if _PREDICT.value:
+        rung = next_rung(_CONFIG.value, Path(_PREDICT.value), workdir, _TOGETHER.value)
+        print_rung(rung, workdir)
+        _report(rung.failures)
+        return
     result = sweep(_CONFIG.value, workdir, _PART.value, _PARTS.value, _TOGETHER.value)
     rows = [[row.get(name) for name in _COLUMNS] for row in result.rows]
     print_table(f"{workdir}/runs.csv", _COLUMNS, rows)
     if result.unfinished:
         print(f"not finished: {', '.join(result.unfinished)}")
-    if result.failures:
-        names = ", ".join(result.failures)
-        raise UserError(f"{len(result.failures)} cells failed ({names}): repeat the command to try again")
+    _report(result.failures)
+
+
+def _report(failures: dict[str, str]) -> None:
+    if failures:
+        names = ", ".join(failures)
+        raise UserError(f"{len(failures)} cells failed ({names}): repeat the command to try again")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from suan_jax.runs import csv_text, points
 from suan_jax.studies.cells import Cell, check_cells, folder, run_cells, with_fields
 from suan_jax.studies.sweep_config import Fields, SweepConfig
 
-_CELLS = "cells/"  # folder of the cells in the sweep's work directory
+CELLS = "cells/"  # folder of the cells in the sweep's work directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +38,11 @@ def cells(config: SweepConfig) -> list[Cell]:
     """
     if not config.cells:
         raise UserError("config.cells is empty, expected at least one cell")
-    result = [Cell(_CELLS + _name(fields), with_fields(config, fields)) for fields in config.cells]
+    result = [Cell(CELLS + _name(fields), with_fields(config, fields)) for fields in config.cells]
     seen: set[str] = set()
     for cell in result:
         if cell.name in seen:
-            raise UserError(f"config.cells has {cell.name.removeprefix(_CELLS)} twice, expected each once")
+            raise UserError(f"config.cells has {cell.name.removeprefix(CELLS)} twice, expected each once")
         seen.add(cell.name)
     return result
 
@@ -74,14 +74,33 @@ def sweep(config: SweepConfig, workdir: Path, part: int = 0, parts: int = 1, tog
     every = cells(config)
     check_cells(every, workdir)
     _, failures = run_cells(every[part::parts], workdir, together)
+    rows, unfinished = collect(config, workdir)
+    return Sweep(rows, failures, unfinished)
+
+
+def collect(config: SweepConfig, workdir: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Writes runs.csv; returns its rows, and the names of the cells that have not finished."""
     rows, unfinished = [], []
-    for cell in every:
-        name, path = cell.name.removeprefix(_CELLS), workdir / cell.name / "summary.json"
+    for cell, fields in zip(cells(config), config.cells, strict=True):
+        name, path = cell.name.removeprefix(CELLS), workdir / cell.name / "summary.json"
         if path.exists():
             labels = {"sweep": workdir.name, "cell": name, "rule": config.rule}
-            rows += [{**labels, **point} for point in points(read_json(path))]
+            rows += [with_columns({**labels, **point}, fields) for point in points(read_json(path))]
         else:
             unfinished.append(name)
     if rows:
         write_bytes(workdir / "runs.csv", csv_text(rows).encode())
-    return Sweep(rows, failures, unfinished)
+    return rows, unfinished
+
+
+def with_columns(row: dict[str, Any], fields: Fields) -> dict[str, Any]:
+    """A run's row and what a cell set that the row lacks: model.rms_norm, say, as model_rms_norm."""
+    known = {"name", *row}  # the model's name is there as its model
+    set_here = {name.replace(".", "_"): value for name, value in fields.items()}
+    ends = [name.rpartition(".")[2] for name in fields]
+    more = {
+        name: value
+        for (name, value), end in zip(set_here.items(), ends, strict=True)
+        if end not in known and name not in known
+    }
+    return {**row, **more}

@@ -1,0 +1,100 @@
+"""The ladder of sizes: each rung has about three times the body parameters of the one below it.
+
+The even rungs from 2 on are the models' own grades, 0 at rung 2, 1 at rung 4 and so on; the others fill the
+steps and go on below. At equal rungs the bodies of different models are of about equal size (on the synthetic
+log, within 15 %, but at rung 2, where each model keeps its published size).
+
+    rung          0    1    2     3     4     5     6    7    8    9    10    11   12
+    grade                   0           1           2         3         4          5
+    parameters   10k  30k  80k  220k  540k  1.5M  4.2M  12M  33M  82M  200M  460M  1.1B
+
+This project's decision, as the SUAN paper's table of grades is not public.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from suan_jax.errors import UserError, nearest
+from suan_jax.models import registered
+
+_Sizes = dict[int, tuple[int, int, int]]  # rung to layers, width, heads
+_TRANSFORMER: _Sizes = {
+    0: (1, 16, 2),
+    1: (1, 36, 2),
+    3: (2, 80, 4),
+    5: (3, 176, 4),
+    7: (6, 352, 8),
+    9: (10, 720, 16),
+    11: (14, 1440, 16),
+}
+_BETWEEN: dict[str, _Sizes] = {
+    "suan": _TRANSFORMER,
+    "light_suan": _TRANSFORMER,
+    "hstu": {
+        0: (1, 28, 2),
+        1: (2, 48, 2),
+        3: (3, 112, 4),
+        5: (4, 272, 4),
+        7: (8, 544, 8),
+        9: (14, 1072, 16),
+        11: (20, 2144, 16),
+    },
+    "bst": {
+        0: (1, 24, 2),
+        1: (1, 48, 2),
+        3: (2, 92, 4),
+        5: (4, 176, 4),
+        7: (7, 376, 8),
+        9: (13, 720, 16),
+        11: (18, 1456, 16),
+    },
+    "loopctr": {
+        0: (1, 8, 2),
+        1: (1, 16, 2),
+        3: (1, 44, 4),
+        5: (1, 120, 4),
+        7: (1, 336, 8),
+        9: (1, 880, 16),
+        11: (1, 2096, 16),
+    },
+}
+MODELS = tuple(_BETWEEN)
+RUNGS = 13
+WIDTH = 48  # of SUAN's grade 0 on the synthetic log, for which RATE was found
+RATE = 2e-3
+POWER = 0.5  # this project's decision, until a sweep of configs/rates.py says otherwise
+
+
+def rung(model: str, index: int, rate: float = RATE, power: float = POWER) -> dict[str, Any]:
+    """The fields of a model at a rung, for `suan_jax.studies.SweepConfig.cells`.
+
+    Args:
+      model: its name.
+      index: the rung.
+      rate: peak learning rate of dense parameters at width 48.
+      power: the rate falls with width D as (48 / D)^power; 0 is one rate for all, 1 what Yang et al. 2022
+        (arXiv 2203.03466) derive for Adam and hidden matrices. configs/rates.py measures it.
+
+    Raises:
+      UserError: if there is no such model or rung on the ladder.
+    """
+    if model not in _BETWEEN:
+        raise UserError(f"{model!r} is not on the ladder, the nearest is {nearest(model, MODELS)!r}")
+    if index not in range(RUNGS):
+        raise UserError(f"there is no rung {index} of {model}, expected 0 to {RUNGS - 1}")
+    fields: dict[str, Any] = {"model.name": model}
+    if index in _BETWEEN[model]:
+        layers, width, heads = _BETWEEN[model][index]
+        fields |= {"model.layers": layers, "model.width": width, "model.heads": heads}
+    else:
+        grade = index // 2 - 1
+        # Grade 0 may be as wide as the log's features, for which the rate was found.
+        width = registered()[model].grades[grade].width or WIDTH
+        fields |= {"model.grade": grade}
+    return fields | {"optimizer.learning_rate": float(f"{rate * (WIDTH / width) ** power:.3g}")}
+
+
+def rule(rate: float = RATE, power: float = POWER) -> str:
+    """The rule of `rung` in words, for `SweepConfig.rule`."""
+    return f"learning rate {rate:g} * ({WIDTH} / width)^{power:g}; batch, tables' rate and examples the same"
