@@ -36,6 +36,10 @@ def main(argv: Sequence[str]) -> None:
     """Sweeps and prints."""
     del argv
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else config_file.default_workdir()
+    if _PREDICT.value and _PARTS.value > 1:
+        raise UserError(
+            f"--parts is {_PARTS.value}, expected 1 with --predict, whose cells run in one process"
+        )
     if _PREDICT.value:
         rung = next_rung(_CONFIG.value, Path(_PREDICT.value), workdir, _TOGETHER.value)
         print_rung(rung, workdir)

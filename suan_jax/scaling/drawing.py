@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from suan_jax.scaling.laws import Law
 from suan_jax.scaling.report import Report
 
 LINE = 200  # points of a drawn curve
 HELD = "held out, then fitted"
+_SHORT = 1.6  # decades
 _BEYOND = 1.6  # times the range of x that a curve is drawn past it
 _WORDS = {
     "auc": "test AUC",
@@ -46,6 +48,16 @@ def words(name: str) -> str:
 def spread(values: np.ndarray) -> np.ndarray:
     """Places from a little below the smallest to a little above the largest value, (LINE,)."""
     return np.geomspace(values.min() / _BEYOND, values.max() * _BEYOND, LINE)
+
+
+def log_x(axes: Axes, values: np.ndarray) -> None:
+    """A logarithmic axis whose labels do not meet, however few decades the values span."""
+    axes.set_xscale("log")
+    decades = np.log10(values.max() / values.min())
+    if decades < _SHORT:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades > 0.5 else (1, 1.5, 2, 3, 5, 7)))
+        axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def curve(axes: Axes, law: Law, at: np.ndarray, x: np.ndarray, colour, label: str | None = None) -> None:

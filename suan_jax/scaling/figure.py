@@ -19,6 +19,7 @@ from suan_jax.scaling.drawing import (
     gap_words,
     keep_to_points,
     legend_entries,
+    log_x,
     spread,
     words,
 )
@@ -60,7 +61,7 @@ def _one_axis(drawn: Figure, report: Report, panels: int) -> None:
         parts = [(np.ones(len(at), bool), "runs")]
         colour = look(1)["color"]
     for panel in (axes, *more):
-        panel.set_xscale("log")
+        log_x(panel, at)
         panel.set_xlabel(label)
     for index, (chosen, name) in enumerate(parts):
         dots(axes, report, at, chosen, look(index), name)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from suan_jax.scaling.drawing import HELD, LINE, curve, equation, keep_to_points, spread, words
+from suan_jax.scaling.drawing import HELD, LINE, curve, equation, keep_to_points, log_x, spread, words
 from suan_jax.scaling.report import Report
 
 _CURVES = 5
@@ -93,7 +93,7 @@ def _finish(
     points = report.law.points
     scale = mpl.cm.ScalarMappable(norm, _COLOURS)
     drawn.colorbar(scale, ax=axes, label=words(colours), location="top", aspect=40)
-    axes.set_xscale("log")
+    log_x(axes, at)
     axes.set_xlabel(words(x))
     axes.set_xlim(*spread(at)[[0, -1]])
     keep_to_points(axes, points.y.min(), points.y.max())

@@ -15,6 +15,7 @@ from suan_jax.scaling.drawing import (
     gap_words,
     keep_to_points,
     legend_entries,
+    log_x,
     spread,
     words,
 )
@@ -45,7 +46,7 @@ def draw(series: Series, out: Path) -> None:
                 panel.plot(grid, share, color=style["color"], zorder=2)
                 gap(panel, report, at, every, style, words(label))
         for panel in (axes, *more):
-            panel.set_xscale("log")
+            log_x(panel, np.concatenate([report.law.points.x[:, 0] for report in reports.values()]))
             panel.set_xlabel(words(first.x[0]))
         axes.set_ylabel(words(first.y))
         low = min(report.law.points.y.min() for report in reports.values())
