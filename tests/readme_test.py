@@ -18,13 +18,13 @@ _COMMANDS = [line for text in blocks("sh") for line in text.splitlines() if "lau
 _FLOORS = {
     "data": 1,
     "layers": 1,
+    "scaling": 1,
     "evaluation": 2,
     "models": 2,
     "training": 4,
     "benchmark": 5,
     "distillation": 5,
     "studies": 6,
-    "scaling": 7,
 }
 _FLOORS |= {"config_dict": 3, "config_file": 3}  # they know the models by name
 

@@ -1,0 +1,53 @@
+import jax
+import pytest
+
+from suan_jax.batch import blank_batch
+from suan_jax.config import Config, DataConfig, SyntheticConfig
+from suan_jax.data.log import open_log
+from suan_jax.errors import UserError
+from suan_jax.models import build, registered
+from suan_jax.studies.cells import with_fields
+from suan_jax.studies.ladder import MODELS, RUNGS, rule, rung
+from suan_jax.training.summary import count_parameters
+
+_LOG = open_log(DataConfig(synthetic=SyntheticConfig(users=512)))
+
+
+def _body(model: str, index: int) -> int:
+    config = with_fields(Config(model=registered()["suan"](head=(8,))), rung(model, index))
+    built = build(config, _LOG.schema)
+    variables = jax.eval_shape(built.init, jax.random.key(0), blank_batch(_LOG.schema, 1, 100))
+    return count_parameters(built, variables["params"])["body"]
+
+
+@pytest.mark.parametrize("model", [model for model in MODELS if model != "light_suan"])
+def test_rungs_of_all_models_are_of_equal_size(model):
+    for index, aim in {0: 1e4, 1: 3e4, 5: 1.51e6, 11: 4.58e8}.items():
+        assert 0.8 < _body(model, index) / aim < 1.2, index
+
+
+def test_light_suan_is_as_large_as_suan():
+    for index in range(RUNGS):
+        assert {**rung("light_suan", index), "model.name": "suan"} == rung("suan", index)
+
+
+@pytest.mark.smoke
+def test_rates_follow_the_rule():
+    assert rung("suan", 2, 2e-3, 1.0) == {
+        "model.name": "suan",
+        "model.grade": 0,
+        "optimizer.learning_rate": 2e-3,
+    }
+    assert rung("hstu", 8, 2e-3, 1.0)["optimizer.learning_rate"] == pytest.approx(2e-3 * 48 / 768, rel=1e-2)
+    assert rung("suan", 11, 1e-3, 0.5)["optimizer.learning_rate"] == pytest.approx(1e-3 / 30**0.5, rel=1e-2)
+    assert {rung("bst", index, 3e-3, 0.0)["optimizer.learning_rate"] for index in range(RUNGS)} == {3e-3}
+    assert rule(1e-3, 0.5).startswith("learning rate 0.001 * (48 / width)^0.5")
+
+
+@pytest.mark.parametrize(
+    ("model", "index", "sentence"),
+    [("bts", 0, "'bts' is not on the ladder, the nearest is 'bst'"), ("bst", 13, "no rung 13 of bst")],
+)
+def test_a_rung_that_is_not_there_is_refused(model, index, sentence):
+    with pytest.raises(UserError, match=sentence):
+        rung(model, index)
