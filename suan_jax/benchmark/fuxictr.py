@@ -30,9 +30,9 @@ from suan_jax.models.bst import Bst
 from suan_jax.models.din import Din
 from suan_jax.models.model import ModelDefinition, Variables
 from suan_jax.schema import Feature, Schema
-from suan_jax.training.optimizer import dense_optimizer, learning_rate_factor
+from suan_jax.training.optimizer import dense_optimizer, learning_rate_factor, pace
 from suan_jax.training.state import init_state
-from suan_jax.training.step import loss_terms, peak_rates, train_step
+from suan_jax.training.step import loss_terms, train_step
 
 COLUMNS = (
     *("name", "setting", "table_rows", "max_len", "batch_size", "examples_per_second"),
@@ -140,16 +140,16 @@ def _fuxictr(
 def _touched_rows(model: Model, batches: list[Batch]) -> Callable[[int], Any]:
     """Training steps as training takes them."""
     config = Config(model=model.config).optimizer
-    factor = learning_rate_factor(config, total_steps=1)
-    optimizer = dense_optimizer(config, factor, model.logical_axes(batches[0])["params"])
+    factor = learning_rate_factor(config)
+    optimizer = dense_optimizer(config, model.logical_axes(batches[0])["params"])
 
     def init(key: jax.Array) -> Any:
         return init_state(key, model, optimizer, config.embedding_initial_accumulator, batches[0])
 
-    rates = peak_rates(config)
+    own_pace = pace(config, total_steps=1)
 
     def step(state: Any, batch: Batch) -> tuple[Any, Any]:
-        return train_step(model, optimizer, factor, state, batch, rates)
+        return train_step(model, optimizer, factor, state, batch, own_pace)
 
     return _repeat(init, step, batches)
 

@@ -29,9 +29,10 @@ from suan_jax.distillation.teacher import logit_shift, restore_teacher
 from suan_jax.layers.loss import log_loss
 from suan_jax.models.model import Output, Variables
 from suan_jax.training.evaluation import Evaluation
+from suan_jax.training.optimizer import Pace
 from suan_jax.training.setup import Setup, Watch, set_up
 from suan_jax.training.state import AccompaniedState, TrainState
-from suan_jax.training.step import Metrics, Rates, TrainStep, compile_step, learn, peak_rates
+from suan_jax.training.step import Metrics, TrainStep, compile_step, learn
 from suan_jax.training.summary import count_parameters
 
 _METRICS = ("auc", "auc_se", "gauc", "log_loss", "ne", "calibration")
@@ -94,7 +95,7 @@ class OnlineSetup(_DistillSetup):
     def compile_step(self) -> TrainStep:
         """See `Setup`."""
         step = functools.partial(online_step, self.student, self.teacher, self.config.distillation)
-        return compile_step(step, peak_rates(self.config.optimizer), self.mesh, self.shardings())
+        return compile_step(step, self.pace(), self.mesh, self.shardings())
 
     def summarise_more(self, state: AccompaniedState, watch: Watch) -> dict[str, Any]:
         """See `Setup`; the teacher is evaluated too."""
@@ -118,7 +119,7 @@ class OfflineSetup(_DistillSetup):
         """See `Setup`."""
         variables = {**self.teacher_state.dense_variables(), "tables": self.teacher_state.tables}
         step = functools.partial(offline_step, self, self.teacher)
-        return compile_step(step, peak_rates(self.config.optimizer), self.mesh, self.shardings(), variables)
+        return compile_step(step, self.pace(), self.mesh, self.shardings(), variables)
 
     def summarise_more(self, state: TrainState, watch: Watch) -> dict[str, Any]:
         """See `Setup`; the teacher is evaluated too."""
@@ -163,7 +164,7 @@ def online_step(
     distillation: DistillationConfig,
     state: AccompaniedState,
     batch: Batch,
-    rates: Rates,
+    pace: Pace,
 ) -> tuple[AccompaniedState, Metrics]:
     """A step of the teacher from the labels, and one of the student from the labels and the teacher.
 
@@ -173,20 +174,20 @@ def online_step(
       distillation: λ and t.
       state: of both.
       batch: with histories of the longer of their lengths.
-      rates: `peak_rates` of both.
+      pace: of both.
 
     Returns:
       The next state; the student's scalars as in `train_step`, with distillation_loss in its loss, and the
       teacher's as teacher_loss and so on.
     """
     companion, metrics, teacher_BxM = learn(
-        *_learner(teacher), state.companion, _own(teacher, batch), rates, lambda _: {}
+        *_learner(teacher), state.companion, _own(teacher, batch), pace, lambda _: {}
     )
     shared = ("learning_rate", "examples")
     beside = {f"teacher_{name}": value for name, value in metrics.items() if name not in shared}
     batch = _own(student, batch)
     more_terms = _term(teacher_BxM, batch, distillation)
-    state, metrics, _ = learn(*_learner(student), state, batch, rates, more_terms)
+    state, metrics, _ = learn(*_learner(student), state, batch, pace, more_terms)
     return state.replace(companion=companion), metrics | beside
 
 
@@ -195,7 +196,7 @@ def offline_step(
     teacher: Setup,
     state: TrainState,
     batch: Batch,
-    rates: Rates,
+    pace: Pace,
     teacher_variables: Variables,
 ) -> tuple[TrainState, Metrics]:
     """A step of the student from the labels and a teacher that stays as it is.
@@ -205,7 +206,7 @@ def offline_step(
       teacher: the teacher's run.
       state: the student's.
       batch: with histories of the longer of their lengths.
-      rates: `peak_rates`.
+      pace: the student's.
       teacher_variables: the teacher's variables, as evaluation uses them.
 
     Returns:
@@ -217,7 +218,7 @@ def offline_step(
     teacher_BxM += logit_shift(teacher, config)
     batch = _own(student, batch)
     more_terms = _term(teacher_BxM, batch, config.distillation)
-    state, metrics, _ = learn(*_learner(student), state, batch, rates, more_terms)
+    state, metrics, _ = learn(*_learner(student), state, batch, pace, more_terms)
     return state, metrics | {"teacher_log_loss": log_loss(teacher_BxM, batch)}
 
 

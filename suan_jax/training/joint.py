@@ -20,7 +20,7 @@ from suan_jax.config_dict import to_dict
 from suan_jax.training.setup import Setup
 from suan_jax.training.sharding import batch_sharding, place, stacked_sharding
 from suan_jax.training.state import TrainState
-from suan_jax.training.step import Metrics, peak_rates
+from suan_jax.training.step import Metrics
 
 _OWN = (("train", "seed"), ("optimizer", "learning_rate"), ("optimizer", "embedding_learning_rate"))
 
@@ -43,8 +43,8 @@ class JointStep:
         """For runs of these set-ups, whose configs have one `shared_program`."""
         first = setups[0]
         self._count, self._alone = len(setups), len(setups) == 1
-        rates = [peak_rates(setup.config.optimizer) for setup in setups]
-        self._step = first.compile_step() if self._alone else first.compile_joint_step(_stack(rates))
+        paces = [setup.pace() for setup in setups]
+        self._step = first.compile_step() if self._alone else first.compile_joint_step(_stack(paces))
         batches = batch_sharding(first.mesh)
         self._batches = batches if self._alone else stacked_sharding(batches)
         self._join = jax.jit(_stack, out_shardings=jax.tree.map(stacked_sharding, first.shardings()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,27 +13,53 @@ from flax import traverse_util
 
 from suan_jax.config import OptimizerConfig
 
-Schedule = Callable[[jax.Array], jax.Array]
+
+class Pace(NamedTuple):
+    """How fast a run learns: arrays, so that runs of another pace need no other program.
+
+    Attributes:
+      dense: () float32, the peak learning rate of dense parameters.
+      embedding: () float32, that of embedding tables.
+      total_steps: () int32, the steps of the run, over which both decay.
+    """
+
+    dense: jax.Array
+    embedding: jax.Array
+    total_steps: jax.Array
 
 
-def learning_rate_factor(config: OptimizerConfig, total_steps: int) -> Schedule:
-    """Share of the peak learning rate at each step: a linear warm-up, then the named decay to zero.
+Schedule = Callable[[jax.Array, jax.Array], jax.Array]
+"""Share of the peak learning rate at a step, () int32, of a run of so many steps, () int32."""
+
+
+def pace(config: OptimizerConfig, total_steps: int) -> Pace:
+    """The pace of a run of `total_steps`."""
+    rates = config.learning_rate, config.embedding_learning_rate
+    return Pace(*map(jnp.float32, rates), jnp.int32(total_steps))
+
+
+def learning_rate_factor(config: OptimizerConfig) -> Schedule:
+    """A linear warm-up, then the named decay, to zero unless it is constant.
 
     Raises:
       KeyError: if the schedule's name is unknown (configs are validated before).
     """
-    after = max(total_steps - config.warmup, 1)
-    decays = {
-        "constant": optax.constant_schedule(1.0),
-        "linear": optax.linear_schedule(1.0, 0.0, after),
-        "cosine": optax.cosine_decay_schedule(1.0, after),
-    }
-    decay = decays[config.schedule]
-    if not config.warmup:
-        return decay
-    # The first step already moves: a rise from 0 would waste it.
-    rise = optax.linear_schedule(1.0 / config.warmup, 1.0, config.warmup)
-    return optax.join_schedules([rise, decay], [config.warmup])
+    decay = {
+        "constant": jnp.ones_like,
+        "linear": lambda done: 1 - done,
+        "cosine": lambda done: 0.5 * (1 + jnp.cos(jnp.pi * done)),
+    }[config.schedule]
+    warmup = config.warmup
+
+    def factor(step: jax.Array, total_steps: jax.Array) -> jax.Array:
+        done = (step - warmup) / jnp.maximum(total_steps - warmup, 1)
+        share = decay(jnp.clip(done, 0.0, 1.0))
+        if not warmup:
+            return share
+        # The first step already moves: a rise from 0 would waste it.
+        return jnp.where(step < warmup, (1 + (warmup - 1) * step / warmup) / warmup, share)
+
+    return factor
 
 
 def _by_path(function: Callable[[str, Any], Any], tree: Any) -> Any:
@@ -47,16 +73,13 @@ def decay_mask(params: Any, logical_axes: Any) -> Any:
     return jax.tree.map(lambda leaf, axes: leaf.ndim - ("layers" in axes) >= 2, params, logical_axes)
 
 
-def dense_optimizer(
-    config: OptimizerConfig, factor: Schedule, logical_axes: Any
-) -> optax.GradientTransformation:
-    """AdamW (Loshchilov and Hutter, arXiv 1711.05101) with clipping and multipliers by name, at peak rate 1.
+def dense_optimizer(config: OptimizerConfig, logical_axes: Any) -> optax.GradientTransformation:
+    """AdamW (Loshchilov and Hutter, arXiv 1711.05101) with clipping and multipliers by name, at a rate of 1.
 
-    Who applies its updates multiplies them by the peak rate first.
+    Who applies its updates multiplies them by the learning rate first.
 
     Args:
       config: settings.
-      factor: `learning_rate_factor`.
       logical_axes: tree of `PartitionSpec`s like the parameters.
     """
 
@@ -69,7 +92,7 @@ def dense_optimizer(
         optax.scale_by_adam(),
         optax.add_decayed_weights(config.weight_decay, mask=lambda params: decay_mask(params, logical_axes)),
         optax.stateless(lambda updates, _: _by_path(multiplier, updates)),
-        optax.scale_by_schedule(lambda step: -factor(step)),
+        optax.scale(-1.0),
     )
 
 

@@ -30,10 +30,10 @@ from suan_jax.data.selection import num_examples, train_selection
 from suan_jax.errors import UserError
 from suan_jax.models import Model, build
 from suan_jax.training.checkpoint import abstract_with_sharding
-from suan_jax.training.optimizer import Schedule, dense_optimizer, learning_rate_factor
+from suan_jax.training.optimizer import Pace, Schedule, dense_optimizer, learning_rate_factor, pace
 from suan_jax.training.sharding import make_mesh, state_sharding
 from suan_jax.training.state import TrainState, init_state
-from suan_jax.training.step import Rates, TrainStep, compile_step, peak_rates, train_step
+from suan_jax.training.step import TrainStep, compile_step, train_step
 
 Watch = Callable[[Iterable[EvaluationBatch]], Iterable[EvaluationBatch]]  # may stop between two
 
@@ -89,14 +89,18 @@ class Setup:
         config = self.config
         return train_iterator(self.log, config.data, config.train.batch_size, config.train.seed)
 
+    def pace(self) -> Pace:
+        """How fast the run learns."""
+        return pace(self.config.optimizer, self.total_steps)
+
     def compile_step(self) -> TrainStep:
         """A training step; the state it is given is donated."""
-        return self.compile_joint_step(peak_rates(self.config.optimizer))
+        return self.compile_joint_step(self.pace())
 
-    def compile_joint_step(self, rates: Rates) -> TrainStep:
-        """The same at other rates; at those of several runs, stacked, states and batches are stacked too."""
+    def compile_joint_step(self, pace: Pace) -> TrainStep:
+        """The same at another pace; at that of several runs, stacked, states and batches are stacked too."""
         step = functools.partial(train_step, self.model, self.optimizer, self.factor)
-        return compile_step(step, rates, self.mesh, self.shardings())
+        return compile_step(step, pace, self.mesh, self.shardings())
 
     def summarise_more(self, state: TrainState, watch: Watch) -> dict[str, Any]:
         """What summary.json holds beside the run's point.
@@ -137,8 +141,8 @@ def set_up(config: Config, log: Log | None = None) -> Setup:
     total_steps = config.train.steps or math.ceil(config.train.epochs * train_rows / batch_rows)
     mesh = make_mesh(config.mesh)
     logical_axes = model.logical_axes(blank_batch(log.schema, 1, config.data.max_len))
-    factor = learning_rate_factor(config.optimizer, total_steps)
-    optimizer = dense_optimizer(config.optimizer, factor, logical_axes["params"])
+    factor = learning_rate_factor(config.optimizer)
+    optimizer = dense_optimizer(config.optimizer, logical_axes["params"])
     setup = Setup(config, log, train_examples, train_rows, total_steps, model, mesh, factor, optimizer, None)
     abstract = jax.eval_shape(setup._init, jax.random.key(0))
     shardings = state_sharding(mesh, abstract, logical_axes, optimizer)

@@ -11,17 +11,15 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from suan_jax.batch import Batch
-from suan_jax.config import OptimizerConfig
 from suan_jax.layers import embedding
 from suan_jax.layers.loss import log_loss
 from suan_jax.models.model import Model, Output, Variables
-from suan_jax.training.optimizer import Schedule, global_norm
+from suan_jax.training.optimizer import Pace, Schedule, global_norm
 from suan_jax.training.sharding import batch_sharding, stacked_sharding
 from suan_jax.training.state import TrainState
 from suan_jax.training.table_update import adagrad_rows, distinct, read_rows
 
 Metrics = dict[str, jax.Array]
-Rates = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
@@ -40,22 +38,16 @@ def loss_terms(output: Output, batch: Batch) -> tuple[Metrics, Metrics]:
     return terms, {f"log_loss_depth_{depth}": loss for depth, loss in enumerate(losses)} | output.diagnostics
 
 
-def peak_rates(config: OptimizerConfig) -> Rates:
-    """The peak learning rates of dense parameters and of tables, () float32 each."""
-    rates = {"dense": config.learning_rate, "embedding": config.embedding_learning_rate}
-    return {name: jnp.float32(rate) for name, rate in rates.items()}
-
-
 def train_step(
     model: Model,
     optimizer: optax.GradientTransformation,
     factor: Schedule,
     state: TrainState,
     batch: Batch,
-    rates: Rates,
+    pace: Pace,
 ) -> tuple[TrainState, Metrics]:
     """`learn` from the labels and the model's own auxiliary losses alone: the next state, and the scalars."""
-    return learn(model, optimizer, factor, state, batch, rates, lambda _: {})[:2]
+    return learn(model, optimizer, factor, state, batch, pace, lambda _: {})[:2]
 
 
 def learn(
@@ -64,7 +56,7 @@ def learn(
     factor: Schedule,
     state: TrainState,
     batch: Batch,
-    rates: Rates,
+    pace: Pace,
     more_terms: Callable[[Output], Metrics],
 ) -> tuple[TrainState, Metrics, jax.Array]:
     """Gradients of one batch, applied: dense parameters by `optimizer`, tables by row-wise Adagrad.
@@ -75,7 +67,7 @@ def learn(
       factor: learning rate at a step, as a share of the peak.
       state: the state.
       batch: the batch.
-      rates: `peak_rates`; arrays, so that runs of other rates need no other program.
+      pace: how fast the run learns.
       more_terms: what the training loss has beside `loss_terms`, by name.
 
     Returns:
@@ -107,8 +99,8 @@ def learn(
     )(state.params, rows)
 
     changes, opt_state = optimizer.update(dense_gradient, state.opt_state, state.params)
-    changes = jax.tree.map(lambda change: rates["dense"] * change, changes)
-    scale = factor(state.step)
+    scale = factor(state.step, pace.total_steps)
+    changes = jax.tree.map(lambda change: pace.dense * scale * change, changes)
     # Of the summed loss: how far a row moves must not depend on how many other examples share its batch.
     examples = jnp.sum(batch.candidate_mask).astype(jnp.float32)
     updated = {
@@ -117,7 +109,7 @@ def learn(
             state.accumulators[name],
             found[name].ids,
             examples * row_gradient[name],
-            rates["embedding"] * scale,
+            pace.embedding * scale,
         )
         for name in found
     }
@@ -133,7 +125,7 @@ def learn(
         "loss": total,
         **terms,
         **beside,
-        "learning_rate": rates["dense"] * scale,
+        "learning_rate": pace.dense * scale,
         "grad_norm": global_norm(dense_gradient),
         "examples": examples,
     }
@@ -142,22 +134,22 @@ def learn(
 
 def compile_step(
     step: Callable[..., tuple[TrainState, Metrics]],
-    rates: Rates,
+    pace: Pace,
     mesh: Mesh,
     shardings: TrainState,
     *constants: Any,
 ) -> TrainStep:
-    """`step(state, batch, rates, *constants)`, jitted for a mesh; the state it is given is donated.
+    """`step(state, batch, pace, *constants)`, jitted for a mesh; the state it is given is donated.
 
     Args:
       step: takes a step of one run.
-      rates: `peak_rates`; or those of several runs, stacked, and then so are state, batch and metrics.
+      pace: the run's; or that of several runs, stacked, and then so are state, batch and metrics.
       mesh: the devices.
       shardings: of one run's state.
       *constants: arrays that lie on the devices, such as another model's variables.
     """
     batches, whole = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
-    if rates["dense"].ndim:
+    if pace.dense.ndim:
         step = jax.vmap(step, in_axes=(0, 0, 0, *(None for _ in constants)))
         shardings, batches = jax.tree.map(stacked_sharding, (shardings, batches))
     there = jax.tree.map(lambda leaf: leaf.sharding, constants)
@@ -167,8 +159,8 @@ def compile_step(
         out_shardings=(shardings, whole),
         donate_argnums=0,
     )
-    rates = jax.device_put(rates, whole)
-    return lambda state, batch: step(state, batch, rates, *constants)
+    pace = jax.device_put(pace, whole)
+    return lambda state, batch: step(state, batch, pace, *constants)
 
 
 def compile_score(

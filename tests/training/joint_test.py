@@ -1,14 +1,19 @@
 """Runs that train together get what each gets alone."""
 
+import functools
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
+from suan_jax.batch import blank_batch
 from suan_jax.config import Config
 from suan_jax.errors import UserError
 from suan_jax.training.loop import train, train_together
 from suan_jax.training.run import Run
+from suan_jax.training.setup import set_up
+from suan_jax.training.step import train_step
 from tests.training.runs import arrays, assert_same_bits, last_state, rows, tiny
 
 KEPT = ("auc", "log_loss", "examples", "steps", "seed")
@@ -84,3 +89,13 @@ def test_runs_that_differ_in_more_are_refused(tmp_path):
     with pytest.raises(ValueError, match="alone"):
         train_together({tmp_path / "a": _run(0, 1e-3), tmp_path / "b": _run(0, 1e-3, "train.batch_size=16")})
     assert not (tmp_path / "a").exists()
+
+
+def test_another_number_of_steps_or_rate_needs_no_other_program():
+    setups = [set_up(tiny("train.steps=10")), set_up(tiny("train.steps=20", "optimizer.learning_rate=0.1"))]
+    texts = set()
+    for setup in setups:
+        batch = blank_batch(setup.log.schema, 4, setup.config.data.max_len)
+        step = functools.partial(train_step, setup.model, setup.optimizer, setup.factor)
+        texts.add(jax.jit(step).lower(setup.abstract, batch, setup.pace()).as_text())
+    assert len(texts) == 1

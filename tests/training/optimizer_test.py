@@ -22,14 +22,14 @@ _AXES = {
 
 
 def _factors(steps=20, **settings):
-    factor = learning_rate_factor(OptimizerConfig(**settings), steps)
-    return np.array([float(factor(jnp.int32(step))) for step in range(steps + 1)])
+    factor = learning_rate_factor(OptimizerConfig(**settings))
+    return np.array([float(factor(jnp.int32(step), jnp.int32(steps))) for step in range(steps + 1)])
 
 
 def _change(gradient, **settings):
     """What one step adds to the parameters."""
     config = OptimizerConfig(**{"learning_rate": 1.0, "schedule": "constant", **settings})
-    optimizer = dense_optimizer(config, learning_rate_factor(config, 10), _AXES)
+    optimizer = dense_optimizer(config, _AXES)
     return optimizer.update(gradient, optimizer.init(_PARAMS), _PARAMS)[0]
 
 
@@ -88,7 +88,7 @@ def test_a_multiplier_scales_decay_too():
 def test_gradients_above_the_norm_are_clipped_together():
     def moments(scale, clip):
         config = OptimizerConfig(clip=clip)
-        optimizer = dense_optimizer(config, learning_rate_factor(config, 10), _AXES)
+        optimizer = dense_optimizer(config, _AXES)
         gradient = jax.tree.map(lambda leaf: scale * leaf, _ONES)
         state = optimizer.update(gradient, optimizer.init(_PARAMS), _PARAMS)[1]
         return float(global_norm(state[1].mu)) * 10  # Adam keeps a tenth of the first gradient

@@ -8,9 +8,9 @@ from suan_jax.config import Config
 from suan_jax.models import build
 from suan_jax.models.din import Din
 from suan_jax.models.model import Output
-from suan_jax.training.optimizer import dense_optimizer, learning_rate_factor
+from suan_jax.training.optimizer import dense_optimizer, learning_rate_factor, pace
 from suan_jax.training.state import init_state
-from suan_jax.training.step import loss_terms, peak_rates, train_step
+from suan_jax.training.step import loss_terms, train_step
 from tests.random_batch import random_batch, random_schema
 
 _SCHEMA = random_schema(item_rows=600)
@@ -23,11 +23,11 @@ def run():
     config.data.max_len = 7
     model = build(config, _SCHEMA)
     batch = random_batch(0, _SCHEMA, rows=6)
-    factor = learning_rate_factor(config.optimizer, 10)
-    optimizer = dense_optimizer(config.optimizer, factor, model.logical_axes(batch)["params"])
+    factor = learning_rate_factor(config.optimizer)
+    optimizer = dense_optimizer(config.optimizer, model.logical_axes(batch)["params"])
     state = init_state(jax.random.key(0), model, optimizer, 0.01, batch)
-    rates = peak_rates(config.optimizer)
-    step = jax.jit(lambda state, batch: train_step(model, optimizer, factor, state, batch, rates))
+    own_pace = pace(config.optimizer, 10)
+    step = jax.jit(lambda state, batch: train_step(model, optimizer, factor, state, batch, own_pace))
     return model, config, state, batch, step
 
 
