@@ -1,0 +1,1 @@
+"""Kernels for GPUs, each beside its plain reference."""

@@ -1,0 +1,59 @@
+"""Time buckets found in a kernel without a search: a cell of the float32's bits, then one exact comparison.
+
+The exponent and the first two bits of the mantissa cut the positive integers into cells less than a bucket
+wide, so that at most one edge lies in a cell: the bucket is the cell's first, or one more from that edge on.
+The conversion to float32 rounds, but never changes an order, and the edge is compared as an integer.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+CELLS = 128
+UNKNOWN_CELL = CELLS - 1  # of a difference from or to an unknown time; known ones reach cell 124
+SHIFT = 21  # bits of a float32 below those of its cell
+FIRST = 127 << 2  # those of 1.0, shifted
+LAST = np.iinfo(np.int32).max
+
+
+def cell_of(delta: np.ndarray) -> np.ndarray:
+    """The cells of positive int32 differences, int32."""
+    return (np.asarray(delta, np.int32).astype(np.float32).view(np.int32) >> SHIFT) - FIRST
+
+
+@functools.cache
+def cells(edges: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The tables of the cells.
+
+    Args:
+      edges: the smallest integer of each bucket, from 0 and rising, all within int32.
+
+    Returns:
+      (CELLS,) int32 the edge inside each cell, `LAST` where there is none; and (CELLS,) int32 the bucket of
+      each cell's first integer.
+
+    Raises:
+      ValueError: if a cell holds two edges.
+    """
+    first = np.array([_first_of(cell) for cell in range(CELLS)])
+    base = np.searchsorted(np.asarray(edges, np.int64)[1:], first, side="right")
+    edge = np.full(CELLS, LAST, np.int32)
+    for bucket, start in enumerate(edges):
+        cell = cell_of(max(start, 1))
+        if base[cell] >= bucket:
+            continue
+        if edge[cell] != LAST:
+            raise ValueError(f"edges {edge[cell]} and {start} of time buckets are too close")
+        edge[cell] = start
+    return edge, base.astype(np.int32)
+
+
+def _first_of(cell: int) -> int:
+    """The smallest positive int32 of a cell or of a later one; `LAST` if there is none."""
+    low, high = 1, LAST
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if cell_of(middle) >= cell else (middle + 1, high)
+    return low
