@@ -106,8 +106,8 @@ def backward_queries(
     aliases = {}
     if launch.max_tokens:
         private = (size, classes, groups, tiles)
-        outputs["patch"] = jax.ShapeDtypeStruct((*private, block, block), jnp.float32)
-        out_specs.append(pl.BlockSpec((None,) * 4 + (block, block), lambda i, h, c, b: (b, c, h, i, 0, 0)))
+        outputs["patch"] = jax.ShapeDtypeStruct((*private, block, 2 * block), jnp.float32)
+        out_specs.append(pl.BlockSpec((None,) * 4 + (block, 2 * block), lambda i, h, c, b: (b, c, h, i, 0, 0)))
         zeros = {"position": jnp.zeros((*private, tiles, 2 * block), jnp.float32)}
         zero_specs = [pl.BlockSpec((None,) * 4 + (tiles, 2 * block), lambda i, h, c, b: (b, c, h, i, 0, 0))]
         candidates = launch.tokens - launch.history
@@ -184,6 +184,8 @@ def _queries_kernel(*refs, launch, block, heads, tables, outputs):
             _write_positions(launch, written, total, query, key_index, index)
         return tuple(next_gradient), bins
 
+    if launch.max_tokens:
+        written["patch"][...] = jnp.zeros((block, 2 * block), jnp.float32)
     zero = jnp.zeros((block, launch.width), jnp.float32)
     ranges = tile.key_blocks(launch, block, index, class_, length_ref[0])
     q_gradient, bins = tile.loop(ranges, body, ((zero,) * heads, jnp.zeros((BINS,), jnp.float32)))
@@ -225,18 +227,16 @@ def _write_positions(
     """Writes the sums of a tile's diagonals, and its rows of candidates."""
     block = total.shape[0]
     patch = written["patch"]
+    row = lax.broadcasted_iota(jnp.int32, (block, block), 0)
+    column = lax.broadcasted_iota(jnp.int32, (block, block), 1)
     if not launch.interpret:
         plt.debug_barrier()  # the last tile has been read
-    patch[...] = jnp.where(query.slot < launch.history, total, 0.0)
+    patch[row, column - row + (block - 1)] = jnp.where(query.slot < launch.history, total, 0.0)
     if not launch.interpret:
         plt.debug_barrier()
-    row = lax.broadcasted_iota(jnp.int32, (block, block), 0)
     for half in range(2):
-        diagonal = lax.broadcasted_iota(jnp.int32, (block, block), 1) + half * block
-        column = diagonal + row - (block - 1)
-        inside = (column >= 0) & (column < block)
-        skewed = plt.load(patch.at[row, jnp.clip(column, 0, block - 1)], mask=inside, other=0.0)
-        written["position"][key_index, pl.ds(half * block, block)] = jnp.sum(skewed, axis=0)
+        columns = pl.ds(half * block, block)
+        written["position"][key_index, columns] = jnp.sum(patch[:, columns], axis=0)
     if "candidates" not in written:
         return
     start = index * block
