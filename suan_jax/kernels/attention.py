@@ -88,8 +88,8 @@ def refusal(head_dim: int, dtype: jnp.dtype) -> str:
 def default_tiles(head_dim: int, dtype: jnp.dtype) -> Tiles:
     """Cuts that do well on an H100."""
     if head_dim > 64 or jnp.dtype(dtype) == jnp.dtype(jnp.float32):
-        return Tiles(Tile(64, 1, 4, 1), Tile(64, 1, 8, 1), Tile(32, 1, 4, 1))
-    return Tiles(Tile(64, 4, 8, 1), Tile(64, 4, 8, 1), Tile(64, 2, 8, 1))
+        return Tiles(Tile(64, 1, 4, 1), Tile(32, 1, 4, 1), Tile(32, 1, 4, 1))
+    return Tiles(Tile(64, 2, 4, 1), Tile(64, 2, 4, 1), Tile(64, 1, 4, 1))
 
 
 def fused_attention(

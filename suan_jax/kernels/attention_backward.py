@@ -107,7 +107,9 @@ def backward_queries(
     if launch.max_tokens:
         private = (size, classes, groups, tiles)
         outputs["patch"] = jax.ShapeDtypeStruct((*private, block, 2 * block), jnp.float32)
-        out_specs.append(pl.BlockSpec((None,) * 4 + (block, 2 * block), lambda i, h, c, b: (b, c, h, i, 0, 0)))
+        out_specs.append(
+            pl.BlockSpec((None,) * 4 + (block, 2 * block), lambda i, h, c, b: (b, c, h, i, 0, 0))
+        )
         zeros = {"position": jnp.zeros((*private, tiles, 2 * block), jnp.float32)}
         zero_specs = [pl.BlockSpec((None,) * 4 + (tiles, 2 * block), lambda i, h, c, b: (b, c, h, i, 0, 0))]
         candidates = launch.tokens - launch.history

@@ -28,6 +28,7 @@ def _exact_edges() -> np.ndarray:
 
 
 EDGES = _exact_edges()
+DEVICE_EDGES = EDGES[:_DEVICE_BUCKETS]  # those within int32
 
 
 def host_bucket(delta: np.ndarray) -> np.ndarray:
@@ -44,7 +45,7 @@ def bucket(delta: jax.Array) -> jax.Array:
     delta = jnp.maximum(jnp.abs(delta), 1)
     guess = jnp.floor(jnp.log(delta.astype(jnp.float32)) / float(_STEP) - 1e-3)
     guess = jnp.clip(guess.astype(jnp.int32), 0, _DEVICE_BUCKETS - 2)
-    edges = jnp.asarray(EDGES[:_DEVICE_BUCKETS], jnp.int32)
+    edges = jnp.asarray(DEVICE_EDGES, jnp.int32)
     return guess + (delta >= jnp.take(edges, guess + 1, mode="clip")).astype(jnp.int32)
 
 

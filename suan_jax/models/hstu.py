@@ -30,9 +30,10 @@ from flax import linen as nn
 
 from suan_jax.batch import Batch
 from suan_jax.layers import masking, time_buckets
-from suan_jax.layers.bias import PositionBias, TimeBias
+from suan_jax.layers.bias import BiasTable, PositionBias, TimeBias
 from suan_jax.layers.dense import Dense
 from suan_jax.layers.embedding import Rows
+from suan_jax.layers.fused_attention import Relation, check_choice, fused_silu, fuses, relation
 from suan_jax.layers.head import Head, head_macs
 from suan_jax.layers.norms import LayerNorm
 from suan_jax.layers.stack import stacked
@@ -59,15 +60,18 @@ class Hstu(SizedDefinition):
     Attributes:
       absolute_position: whether tokens carry a learned position.
       remat: whether layers are computed again in the backward pass, to save memory.
+      attention: as of `Suan`.
     """
 
     grades = GRADES
     name: str = "hstu"
     absolute_position: bool = True
     remat: bool = False
+    attention: str = "auto"
 
     def module(self, schema: Schema, max_len: int) -> nn.Module:
         """See `ModelDefinition`."""
+        check_choice(self.attention)
         return HstuModule(self, schema, self.size(schema), max_len, self.compute_dtype())
 
     def across_time_refusal(self) -> str:
@@ -148,6 +152,25 @@ class SiluAttention(nn.Module):
         return jnp.einsum("bhts,bshd->bthd", weight, v_BxTxHxDh)
 
 
+class FusedSiluAttention(nn.Module):
+    """The same, with the same parameters, as one kernel.
+
+    Attributes:
+      max_tokens: n.
+    """
+
+    max_tokens: int
+
+    @nn.compact
+    def __call__(
+        self, q_BxTxHxDh: jax.Array, k_BxTxHxDh: jax.Array, v_BxTxHxDh: jax.Array, of: Relation
+    ) -> jax.Array:
+        """(B, T, H, Dh) in the dtype of `v`; zero for a query that sees no key."""
+        position = BiasTable(2 * self.max_tokens - 1, name="position_bias")()
+        time = BiasTable(time_buckets.NUM_BUCKETS + 1, name="time_bias")()
+        return fused_silu(q_BxTxHxDh, k_BxTxHxDh, v_BxTxHxDh, (position, time), of, self.max_tokens)
+
+
 class HstuLayer(nn.Module):
     """One layer of the module docstring, in the form that `stacked` takes.
 
@@ -163,18 +186,25 @@ class HstuLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BxTxD: jax.Array, bucket_BxTxT: jax.Array, mask_BxTxT: jax.Array, batch: Batch
+        self, x_BxTxD: jax.Array, pairs: Relation | tuple[jax.Array, jax.Array], batch: Batch
     ) -> tuple[jax.Array, None]:
-        """The next states of the tokens, and nothing to stack."""
+        """The next states of the tokens, and nothing to stack.
+
+        `pairs` is the relation of the tokens, for the kernel, or time buckets and mask, both (B, T, T).
+        """
         width = x_BxTxD.shape[-1]
         init = nn.initializers.lecun_normal(in_axis=0, out_axis=(1, 2, 3))
         init = nn.with_logical_partitioning(init, ("embed", None, "heads", "kv"))
         kernel = self.param("uvqk", init, (width, 4, self.heads, width // self.heads), jnp.float32)
         x0 = LayerNorm(name="norm")(x_BxTxD)
         u, v, q, k = jax.nn.silu(jnp.einsum("btc,cnhd->nbthd", x0, kernel.astype(self.dtype)))
-        # Kept for the backward pass, scores and biases would be several (B, H, T, T) arrays in every layer.
-        attention = nn.remat(SiluAttention, prevent_cse=False)(self.max_tokens, name="attention")
-        a_BxTxD = attention(q, k, v, bucket_BxTxT, mask_BxTxT, batch).reshape(x_BxTxD.shape)
+        if isinstance(pairs, Relation):
+            a_BxTxHxDh = FusedSiluAttention(self.max_tokens, name="attention")(q, k, v, pairs)
+        else:
+            # Kept for the backward pass, scores and biases would be several (B, H, T, T) arrays in every layer.
+            attention = nn.remat(SiluAttention, prevent_cse=False)(self.max_tokens, name="attention")
+            a_BxTxHxDh = attention(q, k, v, *pairs, batch)
+        a_BxTxD = a_BxTxHxDh.reshape(x_BxTxD.shape)
         gated_BxTxD = u.reshape(x_BxTxD.shape) * LayerNorm(name="attention_norm")(a_BxTxD)
         out = Dense(width, ("heads", "embed"), use_bias=False, dtype=self.dtype, name="out")
         return x_BxTxD + out(gated_BxTxD), None
@@ -213,10 +243,12 @@ class HstuModule(nn.Module):
         x_BxTxD = TokenEmbedding(
             self.schema, size.width, config.embedding_width, positions, self.dtype, name="tokens"
         )(rows, batch)
-        keys = masking.token_age(batch), masking.token_timed(batch)
-        # Every layer reads the same buckets, so they are found once; a byte each is enough.
-        bucket_BxTxT = time_buckets.pair_buckets(*next_time(batch), *keys).astype(jnp.uint8)
-        layers = stacked(HstuLayer, size.layers, config.remat, arguments=3)
-        return layers(size.heads, max_tokens, self.dtype, name="layers")(
-            x_BxTxD, bucket_BxTxT, masking.visibility(batch), batch
-        )[0]
+        if fuses(config.attention, size.width // size.heads, self.dtype):
+            pairs = relation(batch, next_time(batch))
+        else:
+            keys = masking.token_age(batch), masking.token_timed(batch)
+            # Every layer reads the same buckets, so they are found once; a byte each is enough.
+            bucket_BxTxT = time_buckets.pair_buckets(*next_time(batch), *keys).astype(jnp.uint8)
+            pairs = bucket_BxTxT, masking.visibility(batch)
+        layers = stacked(HstuLayer, size.layers, config.remat, arguments=2)
+        return layers(size.heads, max_tokens, self.dtype, name="layers")(x_BxTxD, pairs, batch)[0]

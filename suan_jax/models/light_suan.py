@@ -21,9 +21,8 @@ from flax import linen as nn
 
 from suan_jax.batch import Batch
 from suan_jax.errors import UserError
-from suan_jax.layers import time_buckets
 from suan_jax.layers.attention import Attend
-from suan_jax.layers.bias import BiasTable
+from suan_jax.layers.fused_attention import Relation, Tables, check_choice, fused_softmax, fuses, relation
 from suan_jax.layers.sparse_attention import (
     Parts,
     Pattern,
@@ -62,6 +61,7 @@ class LightSuan(Suan):
                 f"config.model.pool is {self.pool!r}, expected history or causal, for candidates are scored"
                 " side by side on history states that depend on none of them"
             )
+        check_choice(self.attention)
         return LightSuanModule(self, schema, self.size(schema), max_len, self.compute_dtype())
 
     def computed_pairs(self, max_len: int, candidates: int = 1) -> int:
@@ -77,16 +77,14 @@ class LightSuan(Suan):
 class LightSuanModule(SuanModule):
     """LightSUAN on gathered rows; attributes as of `SuanModule`."""
 
-    def self_attention(self, batch: Batch) -> tuple[Attend, Parts, Pattern]:
+    def self_attention(self, batch: Batch) -> tuple[Attend, Parts | Tables, Pattern | Relation]:
         """See `SuanModule`."""
-        config = self.config
+        config, size = self.config, self.size
+        tables = self.bias_tables()
+        if fuses(config.attention, size.width // size.heads, self.dtype):
+            return fused_softmax, tables, relation(batch, window=config.window, dilation=config.dilation)
         # What cannot hold candidates of different times holds those of one request.
         one_request = bool(config.across_time_refusal())
         pattern = sparse_pattern(batch, config.window, config.dilation, one_request)
-        position_table = time_table = None
-        if config.position_bias:
-            position_table = BiasTable(2 * self.max_len + 1, name="position_bias")()
-        if config.time_bias:
-            time_table = BiasTable(time_buckets.NUM_BUCKETS + 1, name="time_bias")()
-        bias = sparse_bias(pattern, batch, position_table, time_table, self.dtype)
+        bias = sparse_bias(pattern, batch, *tables, self.dtype)
         return sparse_attention, bias, pattern

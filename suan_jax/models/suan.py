@@ -41,9 +41,10 @@ from suan_jax.errors import UserError
 from suan_jax.layers import masking, time_buckets
 from suan_jax.layers.alignment import POOLS, DualAlignment
 from suan_jax.layers.attention import Attend, MultiHeadAttention, attention
-from suan_jax.layers.bias import PositionBias, TimeBias
+from suan_jax.layers.bias import BiasTable, PositionBias, TimeBias
 from suan_jax.layers.embedding import Rows
 from suan_jax.layers.feed_forward import SwiGLU
+from suan_jax.layers.fused_attention import check_choice, fused_softmax, fuses, relation
 from suan_jax.layers.head import Head, head_macs
 from suan_jax.layers.norms import RMSNorm
 from suan_jax.layers.packing import one_candidate_per_row
@@ -78,6 +79,8 @@ class Suan(SizedDefinition):
       rms_norm: whether the norms exist.
       batch_norm_logit: whether BatchNorm follows the logit.
       remat: whether blocks are computed again in the backward pass, to save memory.
+      attention: "fused" for self-attention as one kernel for NVIDIA GPUs, "plain" for XLA's, "auto" for
+        the kernel where it can run.
     """
 
     grades = GRADES
@@ -89,11 +92,13 @@ class Suan(SizedDefinition):
     rms_norm: bool = True
     batch_norm_logit: bool = False
     remat: bool = False
+    attention: str = "auto"
 
     def module(self, schema: Schema, max_len: int) -> nn.Module:
         """See `ModelDefinition`."""
         if self.pool not in POOLS:
             raise UserError(f"config.model.pool is {self.pool!r}, expected one of {', '.join(POOLS)}")
+        check_choice(self.attention)
         return SuanModule(self, schema, self.size(schema), max_len, self.compute_dtype())
 
     def across_time_refusal(self) -> str:
@@ -241,7 +246,9 @@ class SuanModule(nn.Module):
 
         Both are made outside the scan: one bias serves every layer, and is differentiated once.
         """
-        config = self.config
+        config, size = self.config, self.size
+        if fuses(config.attention, size.width // size.heads, self.dtype):
+            return fused_softmax, self.bias_tables(), relation(batch)
         biases = []
         if config.position_bias:
             biases.append(PositionBias(self.max_len + 1, name="position_bias")(batch))
@@ -250,3 +257,12 @@ class SuanModule(nn.Module):
             biases.append(TimeBias(name="time_bias")(time_buckets.pair_buckets(*tokens, *tokens)))
         bias_BxTxT = sum(biases).astype(self.dtype) if biases else None
         return attention, bias_BxTxT, masking.visibility(batch)
+
+    def bias_tables(self) -> tuple[jax.Array | None, jax.Array | None]:
+        """The weights of the position bias and of the time bias, None for one that does not exist."""
+        config, position, time = self.config, None, None
+        if config.position_bias:
+            position = BiasTable(2 * self.max_len + 1, name="position_bias")()
+        if config.time_bias:
+            time = BiasTable(time_buckets.NUM_BUCKETS + 1, name="time_bias")()
+        return position, time

@@ -107,7 +107,7 @@ def test_the_scan_is_its_layers_one_after_another():
     layer = HstuLayer(model.module.size.heads, model.module.max_len + 1, jnp.float32)
     for index in range(3):
         own = jax.tree.map(lambda leaf: leaf[index], variables["params"]["layers"])  # noqa: B023
-        x, _ = layer.apply({"params": own}, x, bucket, masking.visibility(batch), batch)
+        x, _ = layer.apply({"params": own}, x, (bucket, masking.visibility(batch)), batch)
     np.testing.assert_allclose(x, scanned, atol=1e-4)
 
 
