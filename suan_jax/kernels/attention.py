@@ -10,7 +10,7 @@ grouped by slot modulo r, where they are dense, and merged. Blocks in which no q
 
 The kernels are for NVIDIA GPUs, through Pallas and Triton; `reference.plain_attention` is what they compute.
 The forward pass is that of FlashAttention-2 (arXiv 2307.08691), and so is the backward pass, which computes the
-scores again; the sums for the bias tables are this project's, see `attention_backward`. Results do not depend
+scores again; the sums for the bias tables are this project's, see `attention_tables`. Results do not depend
 on the order in which programs run.
 """
 
@@ -25,8 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from suan_jax.kernels import time_cells
-from suan_jax.kernels.attention_backward import BINS, backward_keys, backward_queries
+from suan_jax.kernels.attention_backward import backward_keys, backward_queries
 from suan_jax.kernels.attention_forward import LOG2_E, forward
+from suan_jax.kernels.attention_tables import BINS, backward_tables
 from suan_jax.kernels.attention_tile import MASKED, Launch, Tile
 
 KINDS = ("softmax", "silu")
@@ -49,11 +50,12 @@ class Tokens(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """How the three kernels are cut."""
+    """How the four kernels are cut."""
 
     forward: Tile
-    backward_queries: Tile
-    backward_keys: Tile
+    queries: Tile
+    keys: Tile
+    tables: Tile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +90,8 @@ def refusal(head_dim: int, dtype: jnp.dtype) -> str:
 def default_tiles(head_dim: int, dtype: jnp.dtype) -> Tiles:
     """Cuts that do well on an H100."""
     if head_dim > 64 or jnp.dtype(dtype) == jnp.dtype(jnp.float32):
-        return Tiles(Tile(64, 1, 4, 1), Tile(32, 1, 4, 1), Tile(32, 1, 4, 1))
-    return Tiles(Tile(64, 2, 4, 1), Tile(64, 2, 4, 1), Tile(64, 1, 4, 1))
+        return Tiles(Tile(64, 1, 4, 1), Tile(32, 1, 4, 1), Tile(32, 1, 4, 1), Tile(32, 1, 4, 1, rows=8))
+    return Tiles(Tile(64, 2, 4, 1), Tile(64, 2, 4, 1), Tile(64, 1, 4, 1), Tile(64, 1, 4, 2, rows=8))
 
 
 def fused_attention(
@@ -186,21 +188,21 @@ def _attention_forward(settings, q, k, v, position_table, time_table, tokens):
 def _attention_backward(settings, residual, out_gradient):
     q, k, v, position_table, time_table, tokens, kept = residual
     tables = _tables(settings, position_table, time_table)
-    edges = {"edges": _padded_edges(settings.edges)} if time_table is not None else {}
-    gradients = []
+    tiles, gradients = settings.tiles, []
     for launch in _launches(settings, q, position_table, time_table):
         arrays = _arrays(launch, q, k, v, tokens)
         arrays["out_gradient"] = _view(launch, out_gradient)
         if kept is not None:
             arrays["out"] = _view(launch, kept[0])
             arrays["log_sum"] = jnp.transpose(_view(launch, kept[1]), (0, 2, 3, 1))
-        of_queries = backward_queries(launch, settings.tiles.backward_queries, arrays, tables | edges)
-        if kept is not None:
-            arrays["dots"] = of_queries["dots"]
-        of_keys = backward_keys(launch, settings.tiles.backward_keys, arrays, tables)
-        vectors = [_unview(launch, x) for x in (of_queries["q"], *of_keys)]
-        position = _position_gradient(launch, of_queries, tokens) if launch.max_tokens else None
-        time = _time_gradient(of_queries["time"], time_table) if launch.timed else None
+        q_gradient, arrays["dots"] = backward_queries(launch, tiles.queries, arrays, tables)
+        of_keys = backward_keys(launch, tiles.keys, arrays, tables)
+        vectors = [_unview(launch, x) for x in (q_gradient, *of_keys)]
+        position = time = None
+        if tables:
+            sums = backward_tables(launch, tiles.tables, arrays, tables, settings.edges)
+            position = _position_gradient(launch, sums, tokens) if launch.max_tokens else None
+            time = _time_gradient(sums["time"], time_table) if launch.timed else None
         gradients.append((*vectors, position, time))
     total = [None if parts[0] is None else sum(parts) for parts in zip(*gradients, strict=True)]
     like = (q, k, v, position_table, time_table)
@@ -247,10 +249,6 @@ def _tables(settings, position_table, time_table) -> dict[str, jax.Array]:
     return tables
 
 
-def _padded_edges(edges: tuple[int, ...]) -> jax.Array:
-    return jnp.asarray(np.append(edges, [time_cells.LAST] * (BINS - len(edges))), jnp.int32)
-
-
 def _arrays(launch: Launch, q, k, v, tokens: Tokens) -> dict[str, jax.Array]:
     seen = tokens.seen_BxT
     arrays = {"q": q, "k": k, "v": v, "query_time": tokens.query_time_BxT, "key_time": tokens.key_time_BxT}
@@ -276,42 +274,32 @@ def _unview(launch: Launch, x: jax.Array) -> jax.Array:
     return x[:, : launch.tokens]
 
 
-def _time_gradient(bins: jax.Array, time_table: jax.Array) -> jax.Array:
-    total = bins.sum((0, 1, 2, 3))
+def _time_gradient(total: jax.Array, time_table: jax.Array) -> jax.Array:
     used = min(time_table.shape[0] - 1, BINS - 1)
     return jnp.zeros(time_table.shape, jnp.float32).at[:used].set(total[:used]).at[-1].set(total[-1])
 
 
 def _position_gradient(launch: Launch, sums: dict[str, jax.Array], tokens: Tokens) -> jax.Array:
-    size = 2 * launch.max_tokens - 1
-    total = jnp.zeros((size,), jnp.float32)
-    for class_, diagonals in enumerate(_overlap(sums["position"].sum((0, 2)))):
+    total = jnp.zeros((2 * launch.max_tokens - 1,), jnp.float32)
+    for class_, diagonals in enumerate(_diagonal_sums(sums["position"])):
         # Diagonal d of the views is a difference of rows, and every class of keys has a shift of its own.
         shift = (class_ - (launch.window - 1)) % launch.classes - class_
-        block = sums["position"].shape[-1] // 2
-        rows = np.arange(diagonals.shape[0]) - sums["position"].shape[-2] * block + 1
-        place = rows * launch.classes + shift + launch.max_tokens - 1
-        # No query sees a later key, and no difference is larger than the history.
-        kept = np.flatnonzero((place >= 0) & (rows * launch.classes + shift <= 0))
+        back = (np.arange(diagonals.shape[0]) - diagonals.shape[0] // 2) * launch.classes + shift
+        place = back + launch.max_tokens - 1
+        kept = np.flatnonzero((place >= 0) & (back <= 0))  # no query sees a later key
         total = total.at[place[kept]].add(diagonals[kept], unique_indices=True)
     if "candidates" in sums:
-        total += _candidate_positions(launch, sums["candidates"].sum(1), tokens)
+        total += _candidate_positions(launch, sums["candidates"], tokens)
     return total
 
 
-def _overlap(position: jax.Array) -> jax.Array:
-    """Adds (R, query blocks n, key blocks n, 2·block) up along the diagonals, (R, 2·n·block)."""
-    classes, tiles, _, width = position.shape
-    block = width // 2
-    # Turned round, the block of queries i and that of keys j meet at j + (n − 1 − i).
-    askew = jnp.pad(position[:, ::-1], ((0, 0), (0, 0), (0, tiles), (0, 0)))
-    askew = askew.reshape(classes, 2 * tiles * tiles, width)[:, : tiles * (2 * tiles - 1)]
-    by_distance = askew.reshape(classes, tiles, 2 * tiles - 1, width).sum(1)
-    halves = by_distance.reshape(classes, 2 * tiles - 1, 2, block)
-    zero = jnp.zeros((classes, 1, block), position.dtype)
-    low = jnp.concatenate([halves[:, :, 0], zero], axis=1)
-    high = jnp.concatenate([zero, halves[:, :, 1]], axis=1)
-    return (low + high).reshape(classes, 2 * tiles * block)
+def _diagonal_sums(pairs_RxNxN: jax.Array) -> jax.Array:
+    """The sums over i of [r, i, i + d] at place d + N, (R, 2·N)."""
+    classes, size, _ = pairs_RxNxN.shape
+    # Rows turned round and one longer than they are read: each is one to the left of the one before.
+    askew = jnp.pad(pairs_RxNxN[:, ::-1], ((0, 0), (0, 0), (1, size)))
+    askew = askew.reshape(classes, size * (2 * size + 1))[:, : 2 * size * size]
+    return askew.reshape(classes, size, 2 * size).sum(1)
 
 
 def _candidate_positions(launch: Launch, rows_BxMxT: jax.Array, tokens: Tokens) -> jax.Array:

@@ -8,13 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from suan_jax.kernels import attention_tile as tile
-from suan_jax.kernels.attention_tile import MASKED, Launch, Side, Tile
+from suan_jax.kernels.attention_tile import MASKED, Launch, Tile
 
 LOG2_E = math.log2(math.e)
 _PRECISION = lax.Precision.HIGHEST  # of float32 products; bfloat16's are exact
@@ -153,8 +152,7 @@ def _kernel(
             total = jnp.where(some, total, 1.0)
             out = jnp.where(some[:, None], out / total[:, None], 0.0)
             log_sum = jnp.where(some, top + jnp.log2(total), MASKED)
-            inside = start + jnp.arange(block) < launch.rows
-            plt.store(sum_ref.at[np.int32(head), pl.ds(start, block)], log_sum, mask=inside)
+            tile.store_sum(launch, sum_ref, start, block, head, log_sum)
         tile.store_rows(launch, out_ref, start, block, head, out)
 
 

@@ -32,12 +32,14 @@ class Tile:
       heads: heads of a program, at most; they share a tile's biases.
       warps: warps of a program.
       stages: how many tiles' loads are in flight.
+      rows: rows of the batch of a program, at most; of the kernel for the bias tables alone.
     """
 
     block: int
     heads: int
     warps: int
     stages: int
+    rows: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,38 +115,59 @@ class Side(NamedTuple):
 
 
 def load_side(
-    launch: Launch, seen_ref: Any, time_ref: Any, start: Any, size: int, class_: Any, axis: int
+    launch: Launch, seen_ref: Any, time_ref: Any, start: Any, size: int, class_: Any, axis: int, row: Any = None
 ) -> Side:
-    """The tokens of rows `start` to `start + size` of a class, along `axis` of the tile."""
-    row = start + jnp.arange(size, dtype=jnp.int32)
-    slot = row * launch.classes + class_
-    inside = row < launch.rows
-    seen = plt.load(seen_ref.at[pl.ds(start, size)], mask=inside, other=-1)
-    time = plt.load(time_ref.at[pl.ds(start, size)], mask=inside, other=-1)
+    """The tokens of rows `start` to `start + size` of a class, along `axis` of the tile.
+
+    `row` is that of the batch, where a program has several.
+    """
+    at = start + jnp.arange(size, dtype=jnp.int32)
+    slot = at * launch.classes + class_
+    inside = at < launch.rows
+    index = in_row(row, pl.ds(start, size))
+    seen = plt.load(seen_ref.at[index], mask=inside, other=-1)
+    time = plt.load(time_ref.at[index], mask=inside, other=-1)
     if launch.region == "far":
         seen = jnp.where(slot < launch.history, seen, -1)
-    side = Side(slot, seen, jnp.where(slot < launch.history, slot, seen), time)
+    order = jnp.where(slot < launch.history, slot, jnp.maximum(seen, 0))
+    side = Side(slot, seen, jnp.where(inside, order, 0), time)
     return Side(*(jnp.expand_dims(x, 1 - axis) for x in side))
 
 
-def load_rows(launch: Launch, ref: Any, start: Any, size: int, head: int) -> jax.Array:
+def load_rows(launch: Launch, ref: Any, start: Any, size: int, head: Any, row: Any = None) -> jax.Array:
     """(size, width) vectors of a head, zero beyond the array's end."""
-    rows = start + lax.broadcasted_iota(jnp.int32, (size, launch.width), 0)
-    columns = lax.broadcasted_iota(jnp.int32, (size, launch.width), 1)
-    return plt.load(
-        ref.at[pl.ds(start, size), np.int32(head), :], mask=_inside(launch, rows, columns, size), other=0.0
-    )
+    index = in_row(row, pl.ds(start, size), head, slice(None))
+    return plt.load(ref.at[index], mask=_inside(launch, start, size), other=0.0)
 
 
 def store_rows(launch: Launch, ref: Any, start: Any, size: int, head: int, value: jax.Array) -> None:
     """Writes (size, width) vectors of a head, but for what lies beyond the array's end."""
+    index = in_row(None, pl.ds(start, size), head, slice(None))
+    plt.store(ref.at[index], value.astype(ref.dtype), mask=_inside(launch, start, size))
+
+
+def load_sum(launch: Launch, ref: Any, start: Any, size: int, head: Any, row: Any = None) -> jax.Array:
+    """One number a query; 0 for `MASKED`: the scores of a query without keys alone make weights of zero."""
+    inside = start + jnp.arange(size) < launch.rows
+    value = plt.load(ref.at[in_row(row, head, pl.ds(start, size))], mask=inside, other=0.0)
+    return jnp.where(value > MASKED / 2, value, 0.0)
+
+
+def store_sum(launch: Launch, ref: Any, start: Any, size: int, head: int, value: jax.Array) -> None:
+    """Writes one number a query."""
+    inside = start + jnp.arange(size) < launch.rows
+    plt.store(ref.at[in_row(None, head, pl.ds(start, size))], value, mask=inside)
+
+
+def in_row(row: Any, *index: Any) -> tuple:
+    """An index in a form that every lowering takes, after that of a row of the batch if there is one."""
+    index = index if row is None else (row, *index)
+    return tuple(np.int32(i) if isinstance(i, int) else i for i in index)
+
+
+def _inside(launch: Launch, start: Any, size: int) -> jax.Array:
     rows = start + lax.broadcasted_iota(jnp.int32, (size, launch.width), 0)
     columns = lax.broadcasted_iota(jnp.int32, (size, launch.width), 1)
-    mask = _inside(launch, rows, columns, size)
-    plt.store(ref.at[pl.ds(start, size), np.int32(head), :], value.astype(ref.dtype), mask=mask)
-
-
-def _inside(launch: Launch, rows: jax.Array, columns: jax.Array, size: int) -> jax.Array:
     mask = columns >= 0
     if launch.rows % size:
         mask &= rows < launch.rows
@@ -170,8 +193,9 @@ def sees(launch: Launch, query: Side, key: Side) -> jax.Array:
 
 
 def time_gap(query: Side, key: Side) -> jax.Array:
-    """Seconds between each query and each key of a tile, −1 where either time is unknown."""
-    return jnp.where((query.time | key.time) >= 0, jnp.abs(query.time - key.time), -1)
+    """Seconds between each query and each key of a tile, below `time_cells.LAST`; −1 if a time is unknown."""
+    gap = jnp.minimum(jnp.abs(query.time - key.time), time_cells.LAST - 1)
+    return jnp.where((query.time | key.time) >= 0, gap, -1)
 
 
 def bias(launch: Launch, tables: dict[str, Any], query: Side, key: Side) -> jax.Array:
@@ -179,13 +203,12 @@ def bias(launch: Launch, tables: dict[str, Any], query: Side, key: Side) -> jax.
     visible = sees(launch, query, key)
     total = jnp.zeros(visible.shape, jnp.float32)
     if launch.max_tokens:
-        index = key.order - query.order + launch.max_tokens - 1
-        total += plt.load(tables["position"].at[jnp.clip(index, 0, 2 * launch.max_tokens - 2)])
+        # Orders are 0 to L, and L < n: every index is inside, also a pad's.
+        total += plt.load(tables["position"].at[key.order - (query.order - (launch.max_tokens - 1))])
     if launch.timed:
-        gap = time_gap(query, key)
-        bits = lax.bitcast_convert_type(jnp.maximum(gap, 1).astype(jnp.float32), jnp.int32)
-        cell = (bits >> time_cells.SHIFT) - time_cells.FIRST
-        cell = jnp.where(gap >= 0, cell, time_cells.UNKNOWN_CELL)
+        gap = jnp.abs(query.time - key.time)
+        cell = lax.bitcast_convert_type(gap.astype(jnp.float32), jnp.int32) >> time_cells.SHIFT
+        cell = jnp.where((query.time | key.time) >= 0, cell, time_cells.UNKNOWN_CELL)
         edge, low, high = (plt.load(tables[name].at[cell]) for name in ("edge", "low", "high"))
         total += jnp.where(gap >= edge, high, low)
     return jnp.where(visible, total, MASKED)

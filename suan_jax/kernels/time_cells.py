@@ -1,6 +1,6 @@
 """Time buckets found in a kernel without a search: a cell of the float32's bits, then one exact comparison.
 
-The exponent and the first two bits of the mantissa cut the positive integers into cells less than a bucket
+The exponent and the first two bits of the mantissa cut the integers from 0 on into cells less than a bucket
 wide, so that at most one edge lies in a cell: the bucket is the cell's first, or one more from that edge on.
 The conversion to float32 rounds, but never changes an order, and the edge is compared as an integer.
 """
@@ -11,16 +11,15 @@ import functools
 
 import numpy as np
 
-CELLS = 128
-UNKNOWN_CELL = CELLS - 1  # of a difference from or to an unknown time; known ones reach cell 124
 SHIFT = 21  # bits of a float32 below those of its cell
-FIRST = 127 << 2  # those of 1.0, shifted
+CELLS = 640  # those of 0, in cell 0, and of 1 to 2^31, in cells 508 to 632; no integer is in the others
+UNKNOWN_CELL = CELLS - 1  # of a difference from or to an unknown time
 LAST = np.iinfo(np.int32).max
 
 
 def cell_of(delta: np.ndarray) -> np.ndarray:
-    """The cells of positive int32 differences, int32."""
-    return (np.asarray(delta, np.int32).astype(np.float32).view(np.int32) >> SHIFT) - FIRST
+    """The cells of int32 differences, 0 or more, int32."""
+    return np.asarray(delta, np.int32).astype(np.float32).view(np.int32) >> SHIFT
 
 
 @functools.cache
@@ -41,7 +40,7 @@ def cells(edges: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     base = np.searchsorted(np.asarray(edges, np.int64)[1:], first, side="right")
     edge = np.full(CELLS, LAST, np.int32)
     for bucket, start in enumerate(edges):
-        cell = cell_of(max(start, 1))
+        cell = cell_of(start)
         if base[cell] >= bucket:
             continue
         if edge[cell] != LAST:
@@ -51,8 +50,8 @@ def cells(edges: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _first_of(cell: int) -> int:
-    """The smallest positive int32 of a cell or of a later one; `LAST` if there is none."""
-    low, high = 1, LAST
+    """The smallest int32 from 0 on of a cell or of a later one; `LAST` if there is none."""
+    low, high = 0, LAST
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if cell_of(middle) >= cell else (middle + 1, high)

@@ -13,7 +13,7 @@ from tests.compiling import quick_jit
 
 EDGES = tuple(int(edge) for edge in time_buckets.EDGES[:72])
 NAMES = ("q", "k", "v", "position", "time")
-TILES = Tiles(Tile(16, 2, 4, 1), Tile(16, 2, 4, 1), Tile(16, 1, 4, 1))
+TILES = Tiles(Tile(16, 2, 4, 1), Tile(16, 1, 4, 1), Tile(16, 1, 4, 1), Tile(16, 1, 4, 1, rows=2))
 
 
 def random_tokens(rng, size, length, candidates, unknown=0.2):

@@ -23,7 +23,7 @@ _TILE = kernels.Tile(16, 1, 4, 1)
 @pytest.fixture
 def interpreted(monkeypatch):
     """Makes the kernel run, slowly, where there is no GPU."""
-    run = functools.partial(kernels.fused_attention, interpret=True, tiles=kernels.Tiles(_TILE, _TILE, _TILE))
+    run = functools.partial(kernels.fused_attention, interpret=True, tiles=kernels.Tiles(*[_TILE] * 4))
     monkeypatch.setattr(kernels, "fused_attention", run)
     monkeypatch.setattr(kernels, "refusal", lambda head_dim, dtype: "")
 
