@@ -9,14 +9,20 @@ from typing import Any
 
 import jax
 
-from suan_jax.benchmark import fuxictr, step, tables
+from suan_jax.benchmark import attention, fuxictr, step, tables
 from suan_jax.benchmark import input as input_suite
 from suan_jax.errors import UserError, nearest
 from suan_jax.files import write_json
 from suan_jax.progress import progress
 from suan_jax.table import print_table
 
-SUITES = {"step": step, "tables": tables, "input": input_suite, "fuxictr": fuxictr}
+SUITES = {
+    "step": step,
+    "attention": attention,
+    "tables": tables,
+    "input": input_suite,
+    "fuxictr": fuxictr,
+}
 """Name to a module with `rows()`, which yields the suite's rows, and `COLUMNS`, those to print."""
 
 

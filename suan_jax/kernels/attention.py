@@ -27,8 +27,9 @@ import numpy as np
 from suan_jax.kernels import time_cells
 from suan_jax.kernels.attention_backward import backward_keys, backward_queries
 from suan_jax.kernels.attention_forward import LOG2_E, forward
-from suan_jax.kernels.attention_tables import BINS, backward_tables
+from suan_jax.kernels.attention_tables import backward_tables
 from suan_jax.kernels.attention_tile import MASKED, Launch, Tile
+from suan_jax.kernels.time_cells import BINS
 
 KINDS = ("softmax", "silu")
 MAX_HEAD_DIM = 128
@@ -170,7 +171,9 @@ def _attention_forward(settings, q, k, v, position_table, time_table, tokens):
     tables = _tables(settings, position_table, time_table)
     outs, sums = [], []
     for launch in _launches(settings, q, position_table, time_table):
-        out, log_sum = forward(launch, settings.tiles.forward, _arrays(launch, q, k, v, tokens), tables)
+        out, log_sum = forward(
+            launch, settings.tiles.forward, _arrays(launch, q, k, v, tokens), tables, settings.edges
+        )
         outs.append(_unview(launch, out))
         sums.append(_unview(launch, jnp.transpose(log_sum, (0, 3, 1, 2))))
     out, log_sum = outs[0], sums[0]
@@ -195,8 +198,8 @@ def _attention_backward(settings, residual, out_gradient):
         if kept is not None:
             arrays["out"] = _view(launch, kept[0])
             arrays["log_sum"] = jnp.transpose(_view(launch, kept[1]), (0, 2, 3, 1))
-        q_gradient, arrays["dots"] = backward_queries(launch, tiles.queries, arrays, tables)
-        of_keys = backward_keys(launch, tiles.keys, arrays, tables)
+        q_gradient, arrays["dots"] = backward_queries(launch, tiles.queries, arrays, tables, settings.edges)
+        of_keys = backward_keys(launch, tiles.keys, arrays, tables, settings.edges)
         vectors = [_unview(launch, x) for x in (q_gradient, *of_keys)]
         position = time = None
         if tables:
@@ -246,6 +249,10 @@ def _tables(settings, position_table, time_table) -> dict[str, jax.Array]:
         after = np.minimum(base + 1, len(settings.edges) - 1)
         base, after = (np.append(x[:-1], time_table.shape[0] - 1) for x in (base, after))
         tables |= {"edge": jnp.asarray(edge), "low": weights[base], "high": weights[after]}
+        more = BINS - len(settings.edges)
+        edges = np.append(settings.edges, [time_cells.LAST] * more)
+        tables["edges"] = jnp.asarray(edges, jnp.int32)
+        tables["weight"] = jnp.append(weights[: len(settings.edges)], jnp.broadcast_to(weights[-1], (more,)))
     return tables
 
 

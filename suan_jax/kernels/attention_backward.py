@@ -16,6 +16,7 @@ from suan_jax.kernels.attention_forward import (
     LOG2_E,
     dot,
     heads_of,
+    reach,
     same,
     sigmoid,
     specs,
@@ -47,7 +48,11 @@ def weights(
 
 
 def backward_queries(
-    launch: Launch, cut: Tile, arrays: dict[str, jax.Array], tables: dict[str, jax.Array]
+    launch: Launch,
+    cut: Tile,
+    arrays: dict[str, jax.Array],
+    tables: dict[str, jax.Array],
+    edges: tuple[int, ...],
 ) -> tuple[jax.Array, jax.Array | None]:
     """Runs the kernel for the queries.
 
@@ -56,6 +61,7 @@ def backward_queries(
       cut: how it is cut.
       arrays: as `forward` takes, and out and out_gradient like q, and log_sum as `forward` returns it.
       tables: as `forward` takes.
+      edges: likewise.
 
     Returns:
       The gradient of q, like q, float32 for a part; and for softmax the products of out and its gradient,
@@ -74,16 +80,19 @@ def backward_queries(
     if softmax:
         out_specs.append(spec["scalars"](same))
         out_shape.append(jax.ShapeDtypeStruct((size, classes, count, rows), jnp.float32))
+    reached, tiles = reach(launch, block, arrays, edges), pl.cdiv(rows, block)
+    in_specs += [table_spec(table) for table in tables.values()]
+    in_specs += [pl.BlockSpec((None, None, None, tiles), lambda i, h, c, b: (b, c, i, 0))] * len(reached)
     gradient, *dots = pl.pallas_call(
         functools.partial(_queries_kernel, launch=launch, block=block, heads=heads, tables=tuple(tables)),
-        grid=(pl.cdiv(rows, block), count // heads, classes, size),
-        in_specs=[*in_specs, *(table_spec(table) for table in tables.values())],
+        grid=(tiles, count // heads, classes, size),
+        in_specs=in_specs,
         out_specs=out_specs,
         out_shape=out_shape,
         compiler_params=plt.CompilerParams(num_warps=cut.warps, num_stages=cut.stages),
         interpret=launch.interpret,
         name=f"{launch.kind}_attention_{launch.region}_backward_queries",
-    )(*(arrays[name] for name in names), *tables.values())
+    )(*(arrays[name] for name in names), *tables.values(), *reached)
     return gradient, dots[0] if dots else None
 
 
@@ -98,7 +107,8 @@ def _queries_kernel(*refs, launch, block, heads, tables):
     if softmax:
         out_ref, sum_ref, *refs = refs
     seen_q, time_q, seen_k, time_k, length_ref, *refs = refs
-    table, (q_gradient_ref, *dots_ref) = dict(zip(tables, refs, strict=False)), refs[len(tables) :]
+    table, refs = dict(zip(tables, refs, strict=False)), refs[len(tables) :]
+    reached, (q_gradient_ref, *dots_ref) = refs[: 2 * launch.timed], refs[2 * launch.timed :]
     index, class_ = pl.program_id(0), pl.program_id(2)
     start = index * block
     query = tile.load_side(launch, seen_q, time_q, start, block, class_, axis=0)
@@ -115,7 +125,7 @@ def _queries_kernel(*refs, launch, block, heads, tables):
     def body(key_index: Any, carry: tuple) -> tuple:
         first, next_carry = key_index * block, []
         key = tile.load_side(launch, seen_k, time_k, first, block, launch.key_class(class_), axis=1)
-        bias = tile.bias(launch, table, query, key)
+        bias = tile.bias(launch, table, query, key, *tile.reach_of(launch, reached, key_index))
         for head in range(heads):
             k = tile.load_rows(launch, k_ref, first, block, head)
             v = tile.load_rows(launch, v_ref, first, block, head)
@@ -132,7 +142,11 @@ def _queries_kernel(*refs, launch, block, heads, tables):
 
 
 def backward_keys(
-    launch: Launch, cut: Tile, arrays: dict[str, jax.Array], tables: dict[str, jax.Array]
+    launch: Launch,
+    cut: Tile,
+    arrays: dict[str, jax.Array],
+    tables: dict[str, jax.Array],
+    edges: tuple[int, ...],
 ) -> tuple[jax.Array, jax.Array]:
     """Runs the kernel for the keys; arguments as of `backward_queries`, and dots as it returns them.
 
@@ -149,17 +163,21 @@ def backward_keys(
     in_specs = [spec["vectors"](side) for side in (queries, same, same, queries)]
     in_specs += [spec["scalars"](queries)] * 2 if softmax else []
     in_specs += [spec["integers"](side) for side in (queries, queries, same, same)] + [LENGTH_SPEC]
+    reached = reach(launch, block, arrays, edges)
+    in_specs += [table_spec(table) for table in tables.values()]
+    spec_of_reach = pl.BlockSpec((None, None, tiles, None), lambda i, h, c, b: (b, queries(c), 0, i))
+    in_specs += [spec_of_reach] * len(reached)
     like = gradient_like(launch, arrays["k"])
     return pl.pallas_call(
         functools.partial(_keys_kernel, launch=launch, block=block, heads=heads, tables=tuple(tables)),
         grid=(tiles, count // heads, classes, size),
-        in_specs=[*in_specs, *(table_spec(table) for table in tables.values())],
+        in_specs=in_specs,
         out_specs=[spec["vectors"](same)] * 2,
         out_shape=[like, like],
         compiler_params=plt.CompilerParams(num_warps=cut.warps, num_stages=cut.stages),
         interpret=launch.interpret,
         name=f"{launch.kind}_attention_{launch.region}_backward_keys",
-    )(*(arrays[name] for name in names), *tables.values())
+    )(*(arrays[name] for name in names), *tables.values(), *reached)
 
 
 def _keys_kernel(*refs, launch, block, heads, tables):
@@ -168,7 +186,8 @@ def _keys_kernel(*refs, launch, block, heads, tables):
     if softmax:
         sum_ref, dots_ref, *refs = refs
     seen_q, time_q, seen_k, time_k, length_ref, *refs = refs
-    table, (k_gradient_ref, v_gradient_ref) = dict(zip(tables, refs, strict=False)), refs[len(tables) :]
+    table, refs = dict(zip(tables, refs, strict=False)), refs[len(tables) :]
+    *reached, k_gradient_ref, v_gradient_ref = refs
     index, class_ = pl.program_id(0), pl.program_id(2)
     start = index * block
     key = tile.load_side(launch, seen_k, time_k, start, block, class_, axis=0)
@@ -178,9 +197,8 @@ def _keys_kernel(*refs, launch, block, heads, tables):
     def body(query_index: Any, carry: tuple) -> tuple:
         first, gradients = query_index * block, []
         query = tile.load_side(launch, seen_q, time_q, first, block, launch.query_class(class_), axis=1)
-        bias = tile.bias(
-            launch, table, query, key
-        )  # keys down, queries across: the products need no transpose
+        # Keys down, queries across: the products need no transpose.
+        bias = tile.bias(launch, table, query, key, *tile.reach_of(launch, reached, query_index))
         for head in range(heads):
             k_gradient, v_gradient = carry[head]
             q = tile.load_rows(launch, q_ref, first, block, head)

@@ -8,11 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from suan_jax.kernels import attention_tile as tile
+from suan_jax.kernels import time_cells
 from suan_jax.kernels.attention_tile import MASKED, Launch, Tile
 
 LOG2_E = math.log2(math.e)
@@ -54,6 +56,18 @@ def specs(launch: Launch, heads: int, tiles: int, block: int) -> dict[str, Any]:
     return {"vectors": vectors, "integers": integers, "scalars": scalars}
 
 
+def reach(
+    launch: Launch, block: int, arrays: dict[str, jax.Array], edges: tuple[int, ...]
+) -> tuple[jax.Array, ...]:
+    """`time_cells.reach` of the blocks of a launch, nothing without time weights."""
+    if not launch.timed:
+        return ()
+    seen = arrays["seen"] >= 0
+    times = (jnp.where(seen, arrays[name], -1) for name in ("query_time", "key_time"))
+    turn = (np.arange(launch.classes) - (launch.window - 1)) % launch.classes
+    return time_cells.reach(*times, block, pl.cdiv(launch.rows, block), turn, edges)
+
+
 def table_spec(table: jax.Array) -> pl.BlockSpec:
     """The whole of a table."""
     return pl.BlockSpec(table.shape, lambda i, h, c, b: (0,) * table.ndim)
@@ -68,7 +82,11 @@ def same(class_: Any) -> Any:
 
 
 def forward(
-    launch: Launch, cut: Tile, arrays: dict[str, jax.Array], tables: dict[str, jax.Array]
+    launch: Launch,
+    cut: Tile,
+    arrays: dict[str, jax.Array],
+    tables: dict[str, jax.Array],
+    edges: tuple[int, ...],
 ) -> tuple[jax.Array, jax.Array]:
     """Runs the kernel.
 
@@ -76,7 +94,9 @@ def forward(
       launch: what it computes.
       cut: how it is cut.
       arrays: q, k and v, (B, U, R, H, Dh); seen, query_time and key_time, (B, U, R) int32; length, (B,) int32.
-      tables: position, edge, low and high, as far as they exist; for softmax times log2(e).
+      tables: position; edge, low and high by cell; and edges and weight by bucket, (BINS,), the last for unknown
+        times; as far as they exist, the weights for softmax times log2(e).
+      edges: the first integer of each time bucket.
 
     Returns:
       The outputs, like q, and log2 of the sum of the weights' exponentials, (B, R, H, U) float32, `MASKED`
@@ -87,6 +107,7 @@ def forward(
     spec = specs(launch, heads, tiles, cut.block)
     keys = launch.key_class
     names = ("q", "k", "v", "seen", "query_time", "seen", "key_time", "length")
+    reached = reach(launch, cut.block, arrays, edges)
     out_dtype = arrays["q"].dtype if launch.region == "all" else jnp.float32  # parts are merged afterwards
     return pl.pallas_call(
         functools.partial(_kernel, launch=launch, block=cut.block, heads=heads, names=tuple(tables)),
@@ -101,6 +122,7 @@ def forward(
             spec["integers"](keys),
             LENGTH_SPEC,
             *(table_spec(table) for table in tables.values()),
+            *[pl.BlockSpec((None, None, None, tiles), lambda i, h, c, b: (b, c, i, 0))] * len(reached),
         ],
         out_specs=[spec["vectors"](same), spec["scalars"](same)],
         out_shape=[
@@ -110,13 +132,13 @@ def forward(
         compiler_params=plt.CompilerParams(num_warps=cut.warps, num_stages=cut.stages),
         interpret=launch.interpret,
         name=f"{launch.kind}_attention_{launch.region}",
-    )(*(arrays[name] for name in names), *tables.values())
+    )(*(arrays[name] for name in names), *tables.values(), *reached)
 
 
 def _kernel(
     q_ref, k_ref, v_ref, seen_q, time_q, seen_k, time_k, length_ref, *refs, launch, block, heads, names
 ):
-    tables, (out_ref, sum_ref) = dict(zip(names, refs, strict=False)), refs[len(names) :]
+    tables, (*reached, out_ref, sum_ref) = dict(zip(names, refs, strict=False)), refs[len(names) :]
     index, class_ = pl.program_id(0), pl.program_id(2)
     start, softmax = index * block, launch.kind == "softmax"
     query = tile.load_side(launch, seen_q, time_q, start, block, class_, axis=0)
@@ -125,7 +147,7 @@ def _kernel(
     def body(key_index: Any, carry: tuple) -> tuple:
         first = key_index * block
         key = tile.load_side(launch, seen_k, time_k, first, block, launch.key_class(class_), axis=1)
-        bias = tile.bias(launch, tables, query, key)
+        bias = tile.bias(launch, tables, query, key, *tile.reach_of(launch, reached, key_index))
         update = _softmax if softmax else _silu
         return tuple(
             update(

@@ -18,18 +18,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from suan_jax.kernels import attention_tile as tile
-from suan_jax.kernels import time_cells
 from suan_jax.kernels.attention_backward import weights
-from suan_jax.kernels.attention_forward import dot, heads_of, table_spec
+from suan_jax.kernels.attention_forward import dot, heads_of, reach, table_spec
 from suan_jax.kernels.attention_tile import Launch, Side, Tile
+from suan_jax.kernels.time_cells import BINS
 
-BINS = 128  # of a histogram: the buckets, and the last for unknown times
 _CHUNK = 4  # buckets summed together
 
 
@@ -85,11 +83,9 @@ def backward_tables(
 
     outputs, out_specs, aliases = {}, [], {}
     if launch.timed:
-        first, last = _reach(launch, block, tiles, arrays, edges)
-        padded = np.append(edges, [time_cells.LAST] * (BINS - len(edges)))
-        inputs |= {"edges": jnp.asarray(padded, jnp.int32), "first": first, "last": last}
-        reach = pl.BlockSpec((shared, None, None, None), lambda i, j, c, b: (b, c, i, j))
-        in_specs += [table_spec(inputs["edges"]), reach, reach]
+        first, last = reach(launch, block, arrays, edges)
+        inputs |= {"first": first, "last": last}
+        in_specs += [pl.BlockSpec((shared, None, None, None), lambda i, j, c, b: (b, c, i, j))] * 2
         outputs["time"] = jax.ShapeDtypeStruct((splits, classes, tiles, tiles, BINS), jnp.float32)
         out_specs.append(pl.BlockSpec((None, None, None, None, BINS), lambda i, j, c, b: (b, c, i, j, 0)))
     if launch.max_tokens:
@@ -104,7 +100,13 @@ def backward_tables(
             in_specs.append(spec)
             out_specs.append(spec)
     kernel = functools.partial(
-        _kernel, launch=launch, block=block, shared=shared, heads=count, inputs=(*inputs,), outputs=(*outputs,)
+        _kernel,
+        launch=launch,
+        block=block,
+        shared=shared,
+        heads=count,
+        inputs=(*inputs,),
+        outputs=(*outputs,),
     )
     results = pl.pallas_call(
         kernel,
@@ -123,32 +125,6 @@ def backward_tables(
     if "position" in results:
         results["position"] = results["position"].sum(0)
     return results
-
-
-def _reach(
-    launch: Launch, block: int, tiles: int, arrays: dict[str, jax.Array], edges: tuple[int, ...]
-) -> tuple[jax.Array, jax.Array]:
-    """The first and the last bucket that a gap between blocks can be in, (B, R, blocks, blocks) int32."""
-
-    def bounds(name: str) -> tuple[jax.Array, jax.Array]:
-        time = jnp.where(arrays["seen"] >= 0, arrays[name], -1)
-        time = jnp.pad(time, ((0, 0), (0, tiles * block - time.shape[1]), (0, 0)), constant_values=-1)
-        time = jnp.swapaxes(time.reshape(time.shape[0], tiles, block, -1), 2, 3)
-        low = jnp.min(jnp.where(time >= 0, time, time_cells.LAST), axis=3)
-        return jnp.swapaxes(low, 1, 2), jnp.swapaxes(jnp.max(time, axis=3), 1, 2)
-
-    turn = (np.arange(launch.classes) - (launch.window - 1)) % launch.classes  # the keys' class
-    query_low, query_high = (x[..., :, None] for x in bounds("query_time"))
-    key_low, key_high = (x[:, turn][..., None, :] for x in bounds("key_time"))
-    starts = jnp.asarray(edges[1:], jnp.int32)
-
-    def bucket(gap: jax.Array) -> jax.Array:
-        return jnp.searchsorted(starts, gap, side="right", method="compare_all").astype(jnp.int32)
-
-    some = (query_high >= 0) & (key_high >= 0)
-    nearest = jnp.maximum(jnp.maximum(key_low - query_high, query_low - key_high), 0)
-    farthest = jnp.maximum(key_high - query_low, query_high - key_low)
-    return jnp.where(some, bucket(nearest), 0), jnp.where(some, bucket(farthest), -1)
 
 
 def _kernel(*refs, launch, block, shared, heads, inputs, outputs):
@@ -170,21 +146,25 @@ def _kernel(*refs, launch, block, shared, heads, inputs, outputs):
         key = tile.load_side(
             launch, given["seen_k"], given["time_k"], first, block, launch.key_class(class_), axis=1, row=row
         )
-        bias = tile.bias(launch, given, query, key)
+        reached = [given[name][row] for name in ("first", "last")] if launch.timed else [None, None]
+        bias = tile.bias(launch, given, query, key, *reached)
 
         def add_head(head: Any, total: jax.Array) -> jax.Array:
-            q, gradient = (tile.load_rows(launch, given[n], start, block, head, row) for n in ("q", "out_gradient"))
+            q, gradient = (
+                tile.load_rows(launch, given[n], start, block, head, row) for n in ("q", "out_gradient")
+            )
             k, v = (tile.load_rows(launch, given[n], first, block, head, row) for n in ("k", "v"))
             sums = None
             if launch.kind == "softmax":
                 sums = tuple(
-                    tile.load_sum(launch, given[n], start, block, head, row)[:, None] for n in ("log_sum", "dots")
+                    tile.load_sum(launch, given[n], start, block, head, row)[:, None]
+                    for n in ("log_sum", "dots")
                 )
             return total + weights(launch, dot(q, k.T), bias, dot(gradient, v.T), sums)[1]
 
         total = lax.fori_loop(0, heads, add_head, blank[0])
         if launch.timed:
-            bins = _bin_times(bins, total, query, key, given["edges"], given["first"][row], given["last"][row])
+            bins = _bin_times(bins, total, query, key, given["edges"], *reached)
         if launch.max_tokens:
             position += jnp.where(query.slot < launch.history, total, 0.0)
         if "candidates" in written:

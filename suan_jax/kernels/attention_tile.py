@@ -20,6 +20,7 @@ from jax.experimental.pallas import triton as plt
 from suan_jax.kernels import time_cells
 
 MASKED = -1e30  # finite, so that a row of masked scores alone has no NaN
+_FEW = 5  # comparisons that cost less than a cell
 _HIDDEN = 1 << 30  # the slot of a pad, which no query reaches
 
 
@@ -115,7 +116,14 @@ class Side(NamedTuple):
 
 
 def load_side(
-    launch: Launch, seen_ref: Any, time_ref: Any, start: Any, size: int, class_: Any, axis: int, row: Any = None
+    launch: Launch,
+    seen_ref: Any,
+    time_ref: Any,
+    start: Any,
+    size: int,
+    class_: Any,
+    axis: int,
+    row: Any = None,
 ) -> Side:
     """The tokens of rows `start` to `start + size` of a class, along `axis` of the tile.
 
@@ -198,20 +206,43 @@ def time_gap(query: Side, key: Side) -> jax.Array:
     return jnp.where((query.time | key.time) >= 0, gap, -1)
 
 
-def bias(launch: Launch, tables: dict[str, Any], query: Side, key: Side) -> jax.Array:
-    """The biases of a tile, float32, `MASKED` where a query does not see a key."""
-    visible = sees(launch, query, key)
-    total = jnp.zeros(visible.shape, jnp.float32)
-    if launch.max_tokens:
-        # Orders are 0 to L, and L < n: every index is inside, also a pad's.
-        total += plt.load(tables["position"].at[key.order - (query.order - (launch.max_tokens - 1))])
-    if launch.timed:
+def bias(launch: Launch, tables: dict[str, Any], query: Side, key: Side, first: Any, last: Any) -> jax.Array:
+    """The biases of a tile, float32, `MASKED` where a query does not see a key.
+
+    `first` and `last` bound the buckets of the tile's gaps. Where they are close, a few comparisons find a
+    pair's bucket; where not, the cells of `time_cells` do.
+    """
+
+    def total(time_bias: Any) -> jax.Array:
+        value = time_bias()
+        if launch.max_tokens:
+            # Orders are 0 to L, and L < n: every index is inside, also a pad's.
+            value += plt.load(tables["position"].at[key.order - (query.order - (launch.max_tokens - 1))])
+        return jnp.where(sees(launch, query, key), value, MASKED)
+
+    def few() -> jax.Array:
+        gap = time_gap(query, key)
+        value = jnp.full(gap.shape, tables["weight"][first], jnp.float32)
+        for i in range(1, _FEW + 1):  # beyond `last` no gap reaches an edge
+            value = jnp.where(gap >= tables["edges"][first + i], tables["weight"][first + i], value)
+        return jnp.where(gap < 0, tables["weight"][time_cells.BINS - 1], value)
+
+    def many() -> jax.Array:
         gap = jnp.abs(query.time - key.time)
         cell = lax.bitcast_convert_type(gap.astype(jnp.float32), jnp.int32) >> time_cells.SHIFT
         cell = jnp.where((query.time | key.time) >= 0, cell, time_cells.UNKNOWN_CELL)
         edge, low, high = (plt.load(tables[name].at[cell]) for name in ("edge", "low", "high"))
-        total += jnp.where(gap >= edge, high, low)
-    return jnp.where(visible, total, MASKED)
+        return jnp.where(gap >= edge, high, low)
+
+    if not launch.timed:
+        return total(lambda: jnp.zeros(jnp.broadcast_shapes(query.slot.shape, key.slot.shape), jnp.float32))
+    # The branch also keeps the compiler from staging the tables' values through shared memory.
+    return lax.cond(last - first <= _FEW, lambda: total(few), lambda: total(many))
+
+
+def reach_of(launch: Launch, refs: list, index: Any) -> tuple:
+    """A tile's first and last bucket, of the two arrays of a row of tiles; None without time weights."""
+    return tuple(ref[index] for ref in refs) if launch.timed else (None, None)
 
 
 def loop(ranges: tuple[tuple[Any, Any], tuple[Any, Any]], body: Any, carry: Any) -> Any:

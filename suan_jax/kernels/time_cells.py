@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import functools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 SHIFT = 21  # bits of a float32 below those of its cell
 CELLS = 640  # those of 0, in cell 0, and of 1 to 2^31, in cells 508 to 632; no integer is in the others
 UNKNOWN_CELL = CELLS - 1  # of a difference from or to an unknown time
+BINS = 128  # places for the buckets, and the last for unknown times
 LAST = np.iinfo(np.int32).max
 
 
@@ -56,3 +59,44 @@ def _first_of(cell: int) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if cell_of(middle) >= cell else (middle + 1, high)
     return low
+
+
+def reach(
+    query_time: jax.Array,
+    key_time: jax.Array,
+    block: int,
+    tiles: int,
+    turn: np.ndarray,
+    edges: tuple[int, ...],
+) -> tuple[jax.Array, jax.Array]:
+    """The first and the last bucket that a gap between two blocks can be in.
+
+    Args:
+      query_time: (B, U, R) int32, −1 where unknown or of no account.
+      key_time: likewise.
+      block: rows of a block.
+      tiles: blocks.
+      turn: (R,) the class of keys that goes with each class of queries.
+      edges: as `cells` takes.
+
+    Returns:
+      (B, R, tiles, tiles) int32 each, by block of queries and block of keys; 0 and −1 where no time is known.
+    """
+
+    def bounds(time: jax.Array) -> tuple[jax.Array, jax.Array]:
+        time = jnp.pad(time, ((0, 0), (0, tiles * block - time.shape[1]), (0, 0)), constant_values=-1)
+        time = time.reshape(time.shape[0], tiles, block, -1)
+        both = jnp.min(jnp.where(time >= 0, time, LAST), axis=2), jnp.max(time, axis=2)
+        return tuple(jnp.swapaxes(x, 1, 2) for x in both)
+
+    query_low, query_high = (x[..., :, None] for x in bounds(query_time))
+    key_low, key_high = (x[:, turn][..., None, :] for x in bounds(key_time))
+    starts = jnp.asarray(edges[1:], jnp.int32)
+
+    def bucket(gap: jax.Array) -> jax.Array:
+        return jnp.searchsorted(starts, gap, side="right", method="compare_all").astype(jnp.int32)
+
+    some = (query_high >= 0) & (key_high >= 0)
+    nearest = jnp.maximum(jnp.maximum(key_low - query_high, query_low - key_high), 0)
+    farthest = jnp.maximum(key_high - query_low, query_high - key_low)
+    return jnp.where(some, bucket(nearest), 0), jnp.where(some, bucket(farthest), -1)

@@ -5,7 +5,7 @@ import sys
 import jax
 import pytest
 
-from suan_jax.benchmark import fuxictr, run, step, tables
+from suan_jax.benchmark import attention, fuxictr, run, step, tables
 from suan_jax.benchmark import input as input_suite
 from suan_jax.config import SyntheticConfig
 from suan_jax.errors import UserError
@@ -147,3 +147,16 @@ def test_mistakes_are_told_before_anything_runs(names, place, message, tmp_path,
     monkeypatch.setattr(tables, "rows", lambda: pytest.fail("it ran"))
     with pytest.raises(UserError, match=message):
         run.run(names, tmp_path / place)
+
+
+def test_attention_rows_hold_what_they_promise():
+    size = attention.Size(batch_size=2, tokens=8, heads=1, head_dim=16, window=2, dilation=2)
+    names = ("kernel, softmax", "kernel, silu", "kernel, local and dilated")
+    errors = attention.check(size, interpret=True)
+    assert tuple(errors) == names and all(0 < error < 2e-2 for error in errors.values())
+    rows = {row["name"]: row for row in attention.measure(size, errors, repeats=1, interpret=True)}
+    assert rows["cuDNN, causal, no bias"]["skipped"]
+    for name in ("XLA, plain", *names):
+        assert positive(rows[name], *TIMES, "forward_ms") and rows[name]["ratio_to_cudnn"] is None
+    assert [rows[name]["error"] for name in names] == list(errors.values())
+    assert [row["name"] for row in attention.rows()] == ["attention"]
