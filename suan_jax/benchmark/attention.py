@@ -1,4 +1,5 @@
-"""Self-attention with SUAN's relative biases: the kernels beside XLA's plain form and cuDNN's without biases."""
+"""Self-attention with SUAN's relative biases: the kernels beside XLA's plain form and cuDNN's without
+biases."""
 
 from __future__ import annotations
 
@@ -75,8 +76,10 @@ def check(size: Size, interpret: bool = False) -> dict[str, float]:
         plain = functools.partial(kernels.plain_attention, **options)
         fused = functools.partial(kernels.fused_attention, interpret=interpret, **options)
         with jax.default_matmul_precision("highest"):
-            expected = _with_gradients(plain, *(x.astype(jnp.float32) for x in inputs[:4]), *inputs[4:])
-        results = zip(_with_gradients(fused, *inputs), expected, strict=True)
+            exact = (x.astype(jnp.float32) for x in inputs[:4])
+            expected = jax.jit(functools.partial(_with_gradients, plain))(*exact, *inputs[4:])
+        own = jax.jit(functools.partial(_with_gradients, fused))(*inputs)
+        results = zip(own, expected, strict=True)
         errors[name] = max(float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) for a, b in results)
     return errors
 
@@ -94,7 +97,8 @@ def measure(
 
     Yields:
       A row each: sizes, dtype, ms of a forward pass, ms with quartiles of a forward and a backward pass, the
-      ratio of the latter to cuDNN's, and the kernel's error. A row with the reason for a form that cannot run.
+      ratio of the latter to cuDNN's, and the kernel's error. A row with the reason for a form that cannot
+      run.
     """
     random = np.random.default_rng(0)
     *arrays, tokens = _inputs(size, random, candidate_sees=size.tokens - 1)

@@ -125,7 +125,7 @@ def _queries_kernel(*refs, launch, block, heads, tables):
     def body(key_index: Any, carry: tuple) -> tuple:
         first, next_carry = key_index * block, []
         key = tile.load_side(launch, seen_k, time_k, first, block, launch.key_class(class_), axis=1)
-        bias = tile.bias(launch, table, query, key, *tile.reach_of(launch, reached, key_index))
+        bias = tile.bias(launch, table, query, key, tile.reach_of(reached, key_index))
         for head in range(heads):
             k = tile.load_rows(launch, k_ref, first, block, head)
             v = tile.load_rows(launch, v_ref, first, block, head)
@@ -146,7 +146,6 @@ def backward_keys(
     cut: Tile,
     arrays: dict[str, jax.Array],
     tables: dict[str, jax.Array],
-    edges: tuple[int, ...],
 ) -> tuple[jax.Array, jax.Array]:
     """Runs the kernel for the keys; arguments as of `backward_queries`, and dots as it returns them.
 
@@ -163,10 +162,7 @@ def backward_keys(
     in_specs = [spec["vectors"](side) for side in (queries, same, same, queries)]
     in_specs += [spec["scalars"](queries)] * 2 if softmax else []
     in_specs += [spec["integers"](side) for side in (queries, queries, same, same)] + [LENGTH_SPEC]
-    reached = reach(launch, block, arrays, edges)
     in_specs += [table_spec(table) for table in tables.values()]
-    spec_of_reach = pl.BlockSpec((None, None, tiles, None), lambda i, h, c, b: (b, queries(c), 0, i))
-    in_specs += [spec_of_reach] * len(reached)
     like = gradient_like(launch, arrays["k"])
     return pl.pallas_call(
         functools.partial(_keys_kernel, launch=launch, block=block, heads=heads, tables=tuple(tables)),
@@ -177,7 +173,7 @@ def backward_keys(
         compiler_params=plt.CompilerParams(num_warps=cut.warps, num_stages=cut.stages),
         interpret=launch.interpret,
         name=f"{launch.kind}_attention_{launch.region}_backward_keys",
-    )(*(arrays[name] for name in names), *tables.values(), *reached)
+    )(*(arrays[name] for name in names), *tables.values())
 
 
 def _keys_kernel(*refs, launch, block, heads, tables):
@@ -187,7 +183,7 @@ def _keys_kernel(*refs, launch, block, heads, tables):
         sum_ref, dots_ref, *refs = refs
     seen_q, time_q, seen_k, time_k, length_ref, *refs = refs
     table, refs = dict(zip(tables, refs, strict=False)), refs[len(tables) :]
-    *reached, k_gradient_ref, v_gradient_ref = refs
+    k_gradient_ref, v_gradient_ref = refs
     index, class_ = pl.program_id(0), pl.program_id(2)
     start = index * block
     key = tile.load_side(launch, seen_k, time_k, start, block, class_, axis=0)
@@ -198,7 +194,7 @@ def _keys_kernel(*refs, launch, block, heads, tables):
         first, gradients = query_index * block, []
         query = tile.load_side(launch, seen_q, time_q, first, block, launch.query_class(class_), axis=1)
         # Keys down, queries across: the products need no transpose.
-        bias = tile.bias(launch, table, query, key, *tile.reach_of(launch, reached, query_index))
+        bias = tile.bias(launch, table, query, key)
         for head in range(heads):
             k_gradient, v_gradient = carry[head]
             q = tile.load_rows(launch, q_ref, first, block, head)

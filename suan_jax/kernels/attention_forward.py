@@ -93,9 +93,10 @@ def forward(
     Args:
       launch: what it computes.
       cut: how it is cut.
-      arrays: q, k and v, (B, U, R, H, Dh); seen, query_time and key_time, (B, U, R) int32; length, (B,) int32.
-      tables: position; edge, low and high by cell; and edges and weight by bucket, (BINS,), the last for unknown
-        times; as far as they exist, the weights for softmax times log2(e).
+      arrays: q, k and v, (B, U, R, H, Dh); seen, query_time and key_time, (B, U, R) int32; length, (B,)
+        int32.
+      tables: position; edge, low and high by cell; and edges and weight by bucket, (BINS,), the last for
+        unknown times; as far as they exist, the weights for softmax times log2(e).
       edges: the first integer of each time bucket.
 
     Returns:
@@ -147,7 +148,7 @@ def _kernel(
     def body(key_index: Any, carry: tuple) -> tuple:
         first = key_index * block
         key = tile.load_side(launch, seen_k, time_k, first, block, launch.key_class(class_), axis=1)
-        bias = tile.bias(launch, tables, query, key, *tile.reach_of(launch, reached, key_index))
+        bias = tile.bias(launch, tables, query, key, tile.reach_of(reached, key_index))
         update = _softmax if softmax else _silu
         return tuple(
             update(

@@ -1,14 +1,14 @@
 """The backward kernel for the bias tables: one program for a tile of pairs, over some rows and all heads.
 
-The gradient of the scores is summed over the heads of a tile, and then reduced without two programs writing to
-one address, so that the result does not depend on their order.
+The gradient of the scores is summed over the heads of a tile, and then reduced without two programs writing
+to one address, so that the result does not depend on their order.
 
-- Position: between history slots the weight depends on the slots alone. A program adds its tile up over its rows,
-  and diagonals are summed afterwards, over (T, T) for every few rows. A candidate's position is not its slot: its
-  rows of the gradient, (B, M, T), are written out, and shifted afterwards.
-- Time: the buckets that a tile's gaps can reach are known from the first and last times of its queries and keys;
-  one masked sum over the tile for each of them goes into the program's own histogram. Tiles away from the
-  diagonal reach few.
+- Position: between history slots the weight depends on the slots alone. A program adds its tile up over its
+  rows, and diagonals are summed afterwards, over (T, T) for every few rows. A candidate's position is not its
+  slot: its rows of the gradient, (B, M, T), are written out, and shifted afterwards.
+- Time: the buckets that a tile's gaps can reach are known from the first and last times of its queries and
+  keys; one masked sum over the tile for each of them goes into the program's own histogram. Tiles away from
+  the diagonal reach few.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def backward_tables(
       edges: the first integer of each time bucket.
 
     Returns:
-      As far as the tables exist: time, (BINS,), the gradient of the weight of each bucket, the last for unknown
-      times; position (R, rows, rows), that of each pair of rows of the views, summed over the batch; candidates,
-      (B, M, T), the rows of the candidates, history and then themselves.
+      As far as the tables exist: time, (BINS,), the gradient of the weight of each bucket, the last for
+      unknown times; position (R, rows, rows), that of each pair of rows of the views, summed over the batch;
+      candidates, (B, M, T), the rows of the candidates, history and then themselves.
     """
     size, rows, classes, count, _ = arrays["q"].shape
     shared, block = heads_of(size, cut.rows), cut.block
@@ -147,7 +147,7 @@ def _kernel(*refs, launch, block, shared, heads, inputs, outputs):
             launch, given["seen_k"], given["time_k"], first, block, launch.key_class(class_), axis=1, row=row
         )
         reached = [given[name][row] for name in ("first", "last")] if launch.timed else [None, None]
-        bias = tile.bias(launch, given, query, key, *reached)
+        bias = tile.bias(launch, given, query, key)
 
         def add_head(head: Any, total: jax.Array) -> jax.Array:
             q, gradient = (

@@ -206,11 +206,19 @@ def time_gap(query: Side, key: Side) -> jax.Array:
     return jnp.where((query.time | key.time) >= 0, gap, -1)
 
 
-def bias(launch: Launch, tables: dict[str, Any], query: Side, key: Side, first: Any, last: Any) -> jax.Array:
+def bias(
+    launch: Launch,
+    tables: dict[str, Any],
+    query: Side,
+    key: Side,
+    reach: tuple[Any, Any] | None = None,
+) -> jax.Array:
     """The biases of a tile, float32, `MASKED` where a query does not see a key.
 
-    `first` and `last` bound the buckets of the tile's gaps. Where they are close, a few comparisons find a
-    pair's bucket; where not, the cells of `time_cells` do.
+    `reach`, the first and the last bucket of the tile's gaps, makes a branch: where they are close, a few
+    comparisons find a pair's bucket; where not, and without it, the cells of `time_cells` do. The branch also
+    keeps the compiler from staging the tables' values through shared memory together with keys and values,
+    which is worth more: a kernel with loads in flight needs it, and one without does better without.
     """
 
     def total(time_bias: Any) -> jax.Array:
@@ -222,6 +230,7 @@ def bias(launch: Launch, tables: dict[str, Any], query: Side, key: Side, first: 
 
     def few() -> jax.Array:
         gap = time_gap(query, key)
+        first = reach[0]
         value = jnp.full(gap.shape, tables["weight"][first], jnp.float32)
         for i in range(1, _FEW + 1):  # beyond `last` no gap reaches an edge
             value = jnp.where(gap >= tables["edges"][first + i], tables["weight"][first + i], value)
@@ -236,13 +245,14 @@ def bias(launch: Launch, tables: dict[str, Any], query: Side, key: Side, first: 
 
     if not launch.timed:
         return total(lambda: jnp.zeros(jnp.broadcast_shapes(query.slot.shape, key.slot.shape), jnp.float32))
-    # The branch also keeps the compiler from staging the tables' values through shared memory.
-    return lax.cond(last - first <= _FEW, lambda: total(few), lambda: total(many))
+    if reach is None:
+        return total(many)
+    return lax.cond(reach[1] - reach[0] <= _FEW, lambda: total(few), lambda: total(many))
 
 
-def reach_of(launch: Launch, refs: list, index: Any) -> tuple:
-    """A tile's first and last bucket, of the two arrays of a row of tiles; None without time weights."""
-    return tuple(ref[index] for ref in refs) if launch.timed else (None, None)
+def reach_of(refs: list, index: Any) -> tuple[Any, Any] | None:
+    """A tile's first and last bucket, of the two arrays of a row of tiles, if there are any."""
+    return (refs[0][index], refs[1][index]) if refs else None
 
 
 def loop(ranges: tuple[tuple[Any, Any], tuple[Any, Any]], body: Any, carry: Any) -> Any:

@@ -46,10 +46,10 @@ def check_choice(choice: str) -> None:
 
 
 def fuses(choice: str, head_dim: int, dtype: jnp.dtype) -> bool:
-    """Whether the kernel is to be used: asked for or left open, and able to run; if not, it is said why, once.
+    """Whether the kernel is to be used; if it was wanted and cannot run, the reason is said, once.
 
     Args:
-      choice: "auto", "plain" or "fused".
+      choice: "plain", "fused", or "auto" for the kernel in bfloat16 alone: it is made for tensor cores.
       head_dim: Dh.
       dtype: of queries, keys and values.
     """
@@ -58,6 +58,8 @@ def fuses(choice: str, head_dim: int, dtype: jnp.dtype) -> bool:
     reason = kernels.refusal(head_dim, dtype)
     if not reason and jax.device_count() > 1:
         reason = f"the arrays are spread over {jax.device_count()} devices, and the kernel runs on one"
+    if not reason and choice == "auto" and jnp.dtype(dtype) != jnp.dtype(jnp.bfloat16):
+        reason = f"config.model.dtype is {jnp.dtype(dtype).name}, and the kernel is made for bfloat16"
     if reason:
         _say_once(choice == "fused", f"Attention is computed in its plain form: {reason}.")
     return not reason
@@ -81,8 +83,8 @@ def relation(
 
     Args:
       batch: its histories and candidates.
-      query_time: the ages, (B, T) int32, that tokens have as queries, and (B, T) bool, False where unknown; None
-        for the tokens' own.
+      query_time: the ages, (B, T) int32, that tokens have as queries, and (B, T) bool, False where unknown;
+        None for the tokens' own.
       window: k of sparse attention, see `sparse_attention`; 0 for full attention.
       dilation: r of it, likewise.
     """

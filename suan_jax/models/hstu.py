@@ -201,7 +201,8 @@ class HstuLayer(nn.Module):
         if isinstance(pairs, Relation):
             a_BxTxHxDh = FusedSiluAttention(self.max_tokens, name="attention")(q, k, v, pairs)
         else:
-            # Kept for the backward pass, scores and biases would be several (B, H, T, T) arrays in every layer.
+            # Kept for the backward pass, scores and biases would be several (B, H, T, T) arrays in every
+            # layer.
             attention = nn.remat(SiluAttention, prevent_cse=False)(self.max_tokens, name="attention")
             a_BxTxHxDh = attention(q, k, v, *pairs, batch)
         a_BxTxD = a_BxTxHxDh.reshape(x_BxTxD.shape)

@@ -80,7 +80,7 @@ class Suan(SizedDefinition):
       batch_norm_logit: whether BatchNorm follows the logit.
       remat: whether blocks are computed again in the backward pass, to save memory.
       attention: "fused" for self-attention as one kernel for NVIDIA GPUs, "plain" for XLA's, "auto" for
-        the kernel where it can run.
+        the kernel where it can run, in bfloat16.
     """
 
     grades = GRADES

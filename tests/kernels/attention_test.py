@@ -132,12 +132,13 @@ def test_every_second_from_an_edge_is_in_its_bucket():
         jnp.asarray(np.append(gaps, 0)[None], jnp.int32),
     )
     table = jnp.arange(130, dtype=jnp.float32)
+    tiles = Tiles(*[Tile(64, 1, 4, 1)] * 4)
     zero = jnp.zeros((1, length + 1, 1, 256), jnp.float32)
     v = zero.at[0, jnp.arange(length), 0, jnp.arange(length)].set(1.0)
 
     def buckets(table):
         launch = options("silu", length) | {"divisor": 1.0}
-        return fused_attention(zero, zero, v, tokens, None, table, interpret=True, tiles=TILES, **launch)[
+        return fused_attention(zero, zero, v, tokens, None, table, interpret=True, tiles=tiles, **launch)[
             0, -1, 0
         ]
 

@@ -78,5 +78,5 @@ def test_without_a_gpu_the_plain_form_is_used_and_the_reason_is_said_once(capsys
 
 @pytest.mark.parametrize("model", [Suan, Hstu, LightSuan])
 def test_unknown_choices_are_named(model):
-    with pytest.raises(UserError, match="config.model.attention is 'flash', expected one of auto"):
+    with pytest.raises(UserError, match=r"config\.model\.attention is 'flash', expected one of auto"):
         model(attention="flash").module(SCHEMA, 7)
