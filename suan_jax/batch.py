@@ -72,6 +72,11 @@ def hour_of_week(batch: Batch, age: Array, timed: Array) -> Array:
     return jnp.where(timed, hour, UNKNOWN_HOUR)
 
 
+def without_ids(batch: Batch) -> Batch:
+    """The batch with the times of its events alone, for models that kept the rest of the history."""
+    return batch.replace(history={name: ids[:, :0] for name, ids in batch.history.items()})
+
+
 def blank_batch(schema: Schema, rows: int, max_len: int, candidates: int = 1) -> Batch:
     """A batch of pads in NumPy: empty histories, masked candidates, all ids `PAD`.
 

@@ -101,8 +101,6 @@ def assemble(window: Window, rows: np.ndarray, max_len: int) -> EvaluationBatch:
     first = block.event_offsets[sequence] + skipped
     index = np.where(history_mask, first[:, None] + slots, pad)
     timed = block.event_timed.take(index)
-    age = time[:, None] - block.event_time.take(index)
-    age *= timed
     visible = np.clip(block.visible[rows] - skipped[:, None], 0, length[:, None])
     candidate_age = time[:, None] - block.time[rows]
     batch = Batch(
@@ -110,7 +108,7 @@ def assemble(window: Window, rows: np.ndarray, max_len: int) -> EvaluationBatch:
             name: ids.take(index, axis=0).astype(np.int32, copy=False) for name, ids in block.event.items()
         },
         history_mask=history_mask,
-        history_age=np.clip(age, 0, _INT32_MAX).astype(np.int32),
+        history_age=event_age(time[:, None], block.event_time.take(index), timed),
         history_timed=timed,
         candidate={name: ids[rows].astype(np.int32) for name, ids in block.candidate.items()},
         candidate_mask=mask,
@@ -119,11 +117,29 @@ def assemble(window: Window, rows: np.ndarray, max_len: int) -> EvaluationBatch:
         profile={name: ids[sequence].astype(np.int32) for name, ids in block.profile.items()},
         context={name: ids[rows].astype(np.int32) for name, ids in block.context.items()},
         dense=block.dense[rows].astype(np.float32),
-        week_second=((time + _MONDAY) % _WEEK).astype(np.int32),
+        week_second=week_second(time),
         label=block.label[rows].astype(np.float32),
     )
     truth = {name: logits[rows].astype(np.float32) for name, logits in block.truth.items()}
     return EvaluationBatch(batch, block.user[sequence].astype(np.int64), truth)
+
+
+def event_age(time: np.ndarray | int, event_time: np.ndarray, timed: np.ndarray) -> np.ndarray:
+    """Seconds from events to a reference time, int32; 0 where an event's time is unknown.
+
+    Args:
+      time: the reference, seconds since 1970.
+      event_time: likewise, int64, broadcastable to it.
+      timed: bool, whether it is known.
+    """
+    age = time - event_time
+    age *= timed
+    return np.clip(age, 0, _INT32_MAX).astype(np.int32)
+
+
+def week_second(time: np.ndarray) -> np.ndarray:
+    """Seconds since Monday 00:00 UTC, int32, of moments in seconds since 1970."""
+    return ((time + _MONDAY) % _WEEK).astype(np.int32)
 
 
 def concatenate(parts: Sequence[EvaluationBatch], rows: int) -> EvaluationBatch:

@@ -110,7 +110,7 @@ def batch_rows(lookups: Sequence[Lookup], batch: Batch, flat: Mapping[str, jax.A
         ids = batch.group(lookup.group)[lookup.feature]
         start, size = offsets[lookup.table], math.prod(ids.shape)
         offsets[lookup.table] = start + size
-        taken = flat[lookup.table][start : start + size].reshape(*ids.shape, -1)
+        taken = flat[lookup.table][start : start + size].reshape(*ids.shape, lookup.width)
         valid = (ids != PAD)[..., None]
         taken = jnp.where(valid, taken, 0.0)
         if ids.ndim > single[lookup.group]:

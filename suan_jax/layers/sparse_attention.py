@@ -58,6 +58,7 @@ class Pattern:
       slots_BxS: history slots that may be seen by a row's candidates, int32; negative for none.
       visible_BxM: how many events each candidate sees.
       masks: the pairs that attend, bool.
+      events_attend: whether the events attend, too, or only the candidates.
     """
 
     window: int = struct.field(pytree_node=False)
@@ -65,9 +66,12 @@ class Pattern:
     slots_BxS: jax.Array
     visible_BxM: jax.Array
     masks: Parts
+    events_attend: bool = struct.field(pytree_node=False, default=True)
 
 
-def sparse_pattern(batch: Batch, window: int, dilation: int, one_request: bool) -> Pattern:
+def sparse_pattern(
+    batch: Batch, window: int, dilation: int, one_request: bool, events_attend: bool = True
+) -> Pattern:
     """The pattern of a batch's tokens.
 
     Args:
@@ -76,13 +80,14 @@ def sparse_pattern(batch: Batch, window: int, dilation: int, one_request: bool) 
       dilation: r, at least 1.
       one_request: whether all candidates of a row see the same events. Each then costs a pair for every event
         that it attends to; candidates of different times cost a pair for every event of the row.
+      events_attend: whether the events attend, too, or only the candidates.
     """
     length = batch.history_mask.shape[1]
     offsets = seen_offsets(length, window, dilation)
     slots_BxS = masking.seen_length(batch)[:, None] - offsets
     if len(offsets) == length or not (one_request or batch.candidate_mask.shape[1] == 1):
         slots_BxS = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), batch.history_mask.shape)
-    pattern = Pattern(window, dilation, slots_BxS, batch.visible, {})
+    pattern = Pattern(window, dilation, slots_BxS, batch.visible, {}, events_attend)
     valid_BxT = jnp.concatenate([batch.history_mask, batch.candidate_mask], axis=1)
     masks = {
         name: part.sees & part.queries(valid_BxT)[..., :, None] & part.keys(valid_BxT)[..., None, :]
@@ -148,14 +153,54 @@ def sparse_attention(
       (B, T, H, Dh) in the dtype of `v`; exactly zero for a query that sees no key.
     """
     length = q_BxTxHxDh.shape[1] - pattern.visible_BxM.shape[1]
-    sums = {}
-    for name, part in _parts(pattern, length).items():
-        k, v = part.keys(k_BxTxHxDh), part.keys(v_BxTxHxDh)
-        own = _exponential_sums(part.queries(q_BxTxHxDh), k, v, bias.get(name), pattern.masks[name])
-        sums[name] = _Sums(*(part.ungroup(x, fill) for x, fill in zip(own, (MASKED, 0, 0), strict=True)))
-    history = _softmax_of([sums[name] for name in ("local", "dilated") if name in sums])
-    candidates = _softmax_of([sums[name] for name in ("events", "own") if name in sums])
-    return jnp.concatenate([history, candidates], axis=1).astype(v_BxTxHxDh.dtype)
+    tokens = (q_BxTxHxDh, k_BxTxHxDh, v_BxTxHxDh)
+    parts, sums = _parts(pattern, length), []
+    for name in ("local", "dilated"):
+        if name in parts:
+            part = parts[name]
+            q, k, v = part.queries(q_BxTxHxDh), part.keys(k_BxTxHxDh), part.keys(v_BxTxHxDh)
+            own = _exponential_sums(q, k, v, bias.get(name), pattern.masks[name])
+            sums.append(_Sums(*(part.ungroup(x, fill) for x, fill in zip(own, (MASKED, 0, 0), strict=True))))
+    history = _softmax_of(sums).astype(v_BxTxHxDh.dtype)
+    candidates = [x[:, length:] for x in tokens]
+    events = k_BxTxHxDh[:, :length], v_BxTxHxDh[:, :length]
+    return jnp.concatenate([history, candidate_attention(*candidates, *events, bias, pattern)], axis=1)
+
+
+def candidate_attention(
+    q_BxMxHxDh: jax.Array,
+    k_BxMxHxDh: jax.Array,
+    v_BxMxHxDh: jax.Array,
+    k_BxLxHxDh: jax.Array,
+    v_BxLxHxDh: jax.Array,
+    bias: Parts,
+    pattern: Pattern,
+) -> jax.Array:
+    """The candidates' part of `sparse_attention`, given the events' keys and values.
+
+    A bias and a pattern of one candidate serve all candidates of one request.
+
+    Args:
+      q_BxMxHxDh: queries of the candidates.
+      k_BxMxHxDh: their own keys.
+      v_BxMxHxDh: their own values.
+      k_BxLxHxDh: keys of the events.
+      v_BxLxHxDh: values of the events.
+      bias: as in `sparse_attention`.
+      pattern: likewise.
+
+    Returns:
+      (B, M, H, Dh) in the dtype of `v`.
+    """
+    masks = pattern.masks
+    own = [x[:, :, None] for x in (q_BxMxHxDh, k_BxMxHxDh, v_BxMxHxDh)]
+    sums = [_Sums(*(x[:, :, 0] for x in _exponential_sums(*own, bias.get("own"), masks["own"])))]
+    events = _parts(pattern, k_BxLxHxDh.shape[1]).get("events")
+    if events is not None:
+        k, v = events.keys(k_BxLxHxDh), events.keys(v_BxLxHxDh)
+        seen = _exponential_sums(q_BxMxHxDh[:, None], k, v, bias.get("events"), masks["events"])
+        sums.append(_Sums(*(x[:, 0] for x in seen)))
+    return _softmax_of(sums).astype(v_BxMxHxDh.dtype)
 
 
 def computed_pairs(
@@ -205,8 +250,8 @@ class _Part(NamedTuple):
 def _parts(pattern: Pattern, length: int) -> dict[str, _Part]:
     """The parts of `length` history slots and the candidates after them, less those without pairs."""
     window, dilation = pattern.window, pattern.dilation
-    parts = {"local": _local(window, length)}
-    if length - window >= dilation:
+    parts = {"local": _local(window, length)} if pattern.events_attend else {}
+    if pattern.events_attend and length - window >= dilation:
         parts["dilated"] = _dilated(window, dilation, length)
     if pattern.slots_BxS.shape[1]:
         parts["events"] = _events(pattern, length)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from flax import linen as nn
 
+from suan_jax.layers import history_cache
+
 
 def stacked(block: type[nn.Module], layers: int, remat: bool, arguments: int) -> type[nn.Module]:
     """A module of `layers` blocks, each with parameters of its own, stacked along a first axis.
@@ -18,7 +20,7 @@ def stacked(block: type[nn.Module], layers: int, remat: bool, arguments: int) ->
         block = nn.remat(block, prevent_cse=False)  # a scan keeps the two computations apart by itself
     return nn.scan(
         block,
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, history_cache.COLLECTION: 0},
         split_rngs={"params": True},
         in_axes=(nn.broadcast,) * arguments,
         length=layers,

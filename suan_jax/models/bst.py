@@ -82,6 +82,10 @@ class Bst(SizedDefinition):
         """See `ModelDefinition`."""
         return "config.model.name is 'bst', whose history states depend on the candidate"
 
+    def cache_refusal(self) -> str:
+        """See `ModelDefinition`."""
+        return "config.model.name is 'bst', whose history states depend on the candidate"
+
     def flops_per_example(self, schema: Schema, max_len: int) -> float:
         """See `ModelDefinition`."""
         return self.useful_flops(schema, np.array([max_len]))

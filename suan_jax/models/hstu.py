@@ -29,7 +29,7 @@ import numpy as np
 from flax import linen as nn
 
 from suan_jax.batch import Batch
-from suan_jax.layers import masking, time_buckets
+from suan_jax.layers import history_cache, masking, time_buckets
 from suan_jax.layers.bias import BiasTable, PositionBias, TimeBias
 from suan_jax.layers.dense import Dense
 from suan_jax.layers.embedding import Rows
@@ -77,6 +77,14 @@ class Hstu(SizedDefinition):
     def across_time_refusal(self) -> str:
         """See `ModelDefinition`."""
         return "config.model.name is 'hstu', whose last history state depends on the candidate's time"
+
+    def cache_refusal(self) -> str:
+        """See `ModelDefinition`."""
+        return ""
+
+    def cache_moment_refusal(self) -> str:
+        """See `ModelDefinition`."""
+        return "config.model.name is 'hstu', whose last history state depends on the time of the request"
 
     def flops_per_example(self, schema: Schema, max_len: int) -> float:
         """See `ModelDefinition`."""
@@ -141,15 +149,45 @@ class SiluAttention(nn.Module):
         mask_BxTxT: jax.Array,
         batch: Batch,
     ) -> jax.Array:
-        """(B, T, H, Dh) in the dtype of `v`; zero for a query that sees no key."""
+        """(B, T, H, Dh) in the dtype of `v`; zero for a query that sees no key.
+
+        Over candidates alone, buckets and mask are not read: their row was kept with the events.
+        """
+        if history_cache.reads(self):
+            names = ("key", "value", "bias", "own_bias", "mask")
+            k, v, bias, own_bias, mask = (history_cache.kept(self, name) for name in names)
+            seen = self.weigh("bthd,bshd->bhts", q_BxTxHxDh, k, bias, mask, v.dtype)
+            own = self.weigh("bthd,bthd->bth", q_BxTxHxDh, k_BxTxHxDh, own_bias, True, v.dtype)
+            return jnp.einsum("bhts,bshd->bthd", seen, v) + own[..., None] * v_BxTxHxDh
         position = PositionBias(self.max_tokens, name="position_bias")(batch)
         bias_BxTxT = position + TimeBias(name="time_bias")(bucket_BxTxT)
-        score_BxHxTxT = jnp.einsum(
-            "bthd,bshd->bhts", q_BxTxHxDh, k_BxTxHxDh, preferred_element_type=jnp.float32
+        length = batch.history_mask.shape[1]
+        history_cache.keep(
+            self,
+            key=k_BxTxHxDh[:, :length],
+            value=v_BxTxHxDh[:, :length],
+            bias=bias_BxTxT[:, None, length:, :length],
+            own_bias=bias_BxTxT[:, length:, length:],
+            mask=mask_BxTxT[:, None, length:, :length],
         )
-        weight = jax.nn.silu(score_BxHxTxT + bias_BxTxT[:, None]) / self.max_tokens
-        weight = jnp.where(mask_BxTxT[:, None], weight, 0.0).astype(v_BxTxHxDh.dtype)
-        return jnp.einsum("bhts,bshd->bthd", weight, v_BxTxHxDh)
+        bias_Bx1xTxT, mask_Bx1xTxT = bias_BxTxT[:, None], mask_BxTxT[:, None]
+        weight_BxHxTxT = self.weigh(
+            "bthd,bshd->bhts", q_BxTxHxDh, k_BxTxHxDh, bias_Bx1xTxT, mask_Bx1xTxT, v_BxTxHxDh.dtype
+        )
+        return jnp.einsum("bhts,bshd->bthd", weight_BxHxTxT, v_BxTxHxDh)
+
+    def weigh(
+        self,
+        formula: str,
+        q: jax.Array,
+        k: jax.Array,
+        bias: jax.Array,
+        mask: jax.Array | bool,
+        dtype: jnp.dtype,
+    ) -> jax.Array:
+        """silu(q kᵀ + bias) / n, zero where masked, of the pairs that an einsum `formula` makes."""
+        score = jnp.einsum(formula, q, k, preferred_element_type=jnp.float32)
+        return jnp.where(mask, jax.nn.silu(score + bias) / self.max_tokens, 0.0).astype(dtype)
 
 
 class FusedSiluAttention(nn.Module):
@@ -232,19 +270,22 @@ class HstuModule(nn.Module):
     def __call__(self, rows: Rows, batch: Batch, train: bool) -> Output:
         """Logits of every candidate."""
         config = self.config
-        state_BxMxD = self.states(rows, batch)[:, batch.history_mask.shape[1] :]
+        state_BxMxD = self.states(rows, batch)[:, -batch.candidate_mask.shape[1] :]
         head = Head(self.schema, config.head, config.batch_norm_momentum, dtype=self.dtype, name="head")
         return Output(head(state_BxMxD, rows, batch, train))
 
     def states(self, rows: Rows, batch: Batch) -> jax.Array:
-        """The last states of all tokens, (B, T, D)."""
+        """The last states of all tokens, (B, T, D); of the candidates alone if the history was kept."""
         config, size = self.config, self.size
+        if history_cache.reads(self):
+            batch = history_cache.without_events(batch)
         max_tokens = self.max_len + 1
         positions = max_tokens if config.absolute_position else 0
         x_BxTxD = TokenEmbedding(
             self.schema, size.width, config.embedding_width, positions, self.dtype, name="tokens"
         )(rows, batch)
-        if fuses(config.attention, size.width // size.heads, self.dtype):
+        caching = history_cache.reads(self) or history_cache.writes(self)
+        if not caching and fuses(config.attention, size.width // size.heads, self.dtype):
             pairs = relation(batch, next_time(batch))
         else:
             keys = masking.token_age(batch), masking.token_timed(batch)

@@ -88,6 +88,9 @@ class LightSuanModule(SuanModule):
             return fused_softmax, tables, relation(batch, window=config.window, dilation=config.dilation)
         # What cannot hold candidates of different times holds those of one request.
         one_request = bool(config.across_time_refusal())
-        pattern = sparse_pattern(batch, config.window, config.dilation, one_request)
-        bias = sparse_bias(pattern, batch, *tables, self.dtype)
-        return sparse_attention, bias, pattern
+        pattern = sparse_pattern(batch, *self.reach(), one_request)
+        return sparse_attention, sparse_bias(pattern, batch, *tables, self.dtype), pattern
+
+    def reach(self) -> tuple[int, int]:
+        """See `SuanModule`."""
+        return self.config.window, self.config.dilation

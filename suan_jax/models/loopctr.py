@@ -49,6 +49,7 @@ from flax import linen as nn
 
 from suan_jax.batch import Batch
 from suan_jax.errors import UserError
+from suan_jax.layers import history_cache
 from suan_jax.layers.embedding import Rows
 from suan_jax.layers.experts import (
     RouterLoad,
@@ -141,6 +142,14 @@ class LoopCtr(SizedDefinition):
         return (
             f"config.model.name is {self.name!r}, whose history states see later events and the time to them"
         )
+
+    def cache_refusal(self) -> str:
+        """See `ModelDefinition`."""
+        return ""
+
+    def cache_moment_refusal(self) -> str:
+        """See `ModelDefinition`."""
+        return f"config.model.name is {self.name!r}, whose events carry their time to the request"
 
     def loops(self) -> Loops:
         """See `ModelDefinition`."""
@@ -246,6 +255,8 @@ class LoopCtrModule(nn.Module):
         # At its initialisation the module makes the parameters of every depth.
         every = loops is None and (train or all_depths or self.is_initializing())
         calls = n if every else config.inferred_loops if loops is None else loops
+        if history_cache.reads(self):
+            batch = history_cache.without_events(batch)
         size = self.size
         hidden = config.expansion * size.width
         sizes = BlockSizes(size.heads, hidden, config.experts, config.top_k, self.dtype)

@@ -14,7 +14,7 @@ from flax import struct
 from suan_jax.batch import Batch
 from suan_jax.config import Config, ModelConfig
 from suan_jax.errors import UserError
-from suan_jax.layers import embedding
+from suan_jax.layers import embedding, history_cache
 from suan_jax.schema import Schema
 
 Variables = dict[str, Any]
@@ -88,6 +88,17 @@ class ModelDefinition(ModelConfig):
         does not show what it was packed from.
         """
         return f"{self.name} may let a history state depend on the candidate or on its time"
+
+    def cache_refusal(self) -> str:
+        """Why `Model.encode` cannot keep what candidates read of a history; empty if it can.
+
+        A model that can calls `history_cache.keep` where it can be kept, and reads it in the same places.
+        """
+        return f"config.model.name is {self.name!r}, which has no history states beyond the rows it gathers"
+
+    def cache_moment_refusal(self) -> str:
+        """Why what was kept holds for the one time of its request; empty if for every later one."""
+        return f"config.model.name is {self.name!r}, whose history states may depend on the request's time"
 
     def loops(self) -> Loops | None:
         """Calls of a looped model's block; None for a model without loops."""
@@ -184,6 +195,33 @@ class Model:
         """The same on rows that were gathered already; `variables` needs no tables."""
         dense = {name: value for name, value in variables.items() if name != "tables"}
         return self.module.apply(dense, rows, batch, train=train, **kwargs)
+
+    def encode(self, variables: Variables, batch: Batch) -> Any:
+        """What candidates read of a batch's histories, for `apply_cached`: a tree of arrays.
+
+        Args:
+          variables: as for `apply`.
+          batch: histories, and for each the one candidate of a request, which sees all of its events; only
+            when it is matters.
+
+        Raises:
+          UserError: if the model cannot keep a history.
+        """
+        if reason := self.config.cache_refusal():
+            raise UserError(f"histories cannot be kept: {reason}")
+        written = self.apply(variables, batch, train=False, mutable=[history_cache.COLLECTION])[1]
+        return written[history_cache.COLLECTION]
+
+    def apply_cached(self, variables: Variables, cache: Any, batch: Batch) -> Output:
+        """Scores candidates of one request on histories that `encode` has seen, as `apply` would.
+
+        Args:
+          variables: as for `apply`.
+          cache: what `encode` returned.
+          batch: the histories without the ids of their events (see `batch.without_ids`), and the
+            candidates. Where the model's `cache_moment_refusal` is empty, it may be of a later time.
+        """
+        return self.apply({**variables, history_cache.COLLECTION: cache}, batch, train=False)
 
 
 def build(config: Config, schema: Schema) -> Model:

@@ -8,7 +8,6 @@ hyper-connection and mixture of experts.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import jax
@@ -17,7 +16,7 @@ from flax import linen as nn
 from flax import struct
 
 from suan_jax.batch import Batch
-from suan_jax.layers import masking, time_buckets
+from suan_jax.layers import history_cache, masking, time_buckets
 from suan_jax.layers.attention import MultiHeadAttention, attention
 from suan_jax.layers.bias import lookup
 from suan_jax.layers.dense import Dense
@@ -25,7 +24,7 @@ from suan_jax.layers.embedding import Rows
 from suan_jax.layers.experts import ExpertAttention, ExpertFeedForward, RouterLoad
 from suan_jax.layers.hyper_connections import HyperConnection, make_streams, reduce_streams
 from suan_jax.layers.norms import RMSNorm
-from suan_jax.layers.prefix_attention import prefix_attention
+from suan_jax.layers.prefix_attention import group_attention, prefix_attention
 from suan_jax.layers.retrieval import gather_events
 from suan_jax.layers.tokens import concat
 from suan_jax.schema import Schema
@@ -107,7 +106,16 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, h_BxTxNxD: jax.Array, valid_BxT: jax.Array) -> tuple[jax.Array, Loads]:
         """The next streams, and what the routers did."""
-        mix = functools.partial(prefix_attention, valid_BxS=valid_BxT[:, : self.sequence], group=self.group)
+        length, valid_BxS = self.sequence, valid_BxT[:, : self.sequence]
+
+        def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            if history_cache.reads(self):
+                names = ("key", "value", "valid")
+                return group_attention(q, k, v, *(history_cache.kept(self, n) for n in names), self.group)
+            if 0 < length < valid_BxT.shape[1]:
+                history_cache.keep(self, key=k[:, :length], value=v[:, :length], valid=valid_BxS)
+            return prefix_attention(q, k, v, valid_BxS, self.group)
+
         attend, feed = self.sizes.attention(), self.sizes.feed_forward()
         h, attended = connected(h_BxTxNxD, self.index, "attention", lambda x: attend(x, valid_BxT, mix))
         h, fed = connected(h, self.index + 1, "feed_forward", lambda x: feed(x, valid_BxT))
@@ -153,6 +161,7 @@ def looped(calls: int, remat: bool) -> Callable[..., nn.Module]:
     body = nn.remat(Body, prevent_cse=False) if remat else Body
     return nn.scan(
         body,
+        variable_axes={history_cache.COLLECTION: 0},
         variable_broadcast="params",
         split_rngs={"params": False},
         in_axes=nn.broadcast,
@@ -178,7 +187,14 @@ class Exit(nn.Module):
         length = tokens.sequence
         valid_BxMG, valid_BxS = tokens.valid_BxT[:, length:], tokens.valid_BxT[:, :length]
         s_BxSxD = RMSNorm(name="memory_norm")(reduce_streams(tokens.h_BxTxNxD[:, :length]))
-        mix = functools.partial(attention, bias_BxTxS=None, mask_BxTxS=valid_BxS[:, None])
+
+        def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            if history_cache.reads(self):
+                k, v, valid = (history_cache.kept(self, name) for name in ("key", "value", "valid"))
+                return attention(q, k, v, None, valid[:, None])
+            history_cache.keep(self, key=k, value=v, valid=valid_BxS)
+            return attention(q, k, v, None, valid_BxS[:, None])
+
         attend, feed = self.sizes.attention(), self.sizes.feed_forward()
         h, attended = connected(
             tokens.h_BxTxNxD[:, length:],
@@ -251,6 +267,8 @@ class Entry(nn.Module):
 
     def sequence_tokens(self, rows: Rows, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
         """The sequence's groups: states (B, slots, D), and (B, slots) bool, False at pads."""
+        if not batch.history_mask.shape[1]:
+            return {}
         seen_BxL = masking.seen_events(batch)
         x_BxLxE = concat(rows["history"], [feature.name for feature in self.schema.history])
         slots = jnp.arange(seen_BxL.shape[1], dtype=jnp.int32)

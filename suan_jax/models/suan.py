@@ -38,7 +38,7 @@ from flax import linen as nn
 
 from suan_jax.batch import Batch
 from suan_jax.errors import UserError
-from suan_jax.layers import masking, time_buckets
+from suan_jax.layers import history_cache, masking, time_buckets
 from suan_jax.layers.alignment import POOLS, DualAlignment
 from suan_jax.layers.attention import Attend, MultiHeadAttention, attention
 from suan_jax.layers.bias import BiasTable, PositionBias, TimeBias
@@ -48,6 +48,13 @@ from suan_jax.layers.fused_attention import check_choice, fused_softmax, fuses, 
 from suan_jax.layers.head import Head, head_macs
 from suan_jax.layers.norms import RMSNorm
 from suan_jax.layers.packing import one_candidate_per_row
+from suan_jax.layers.sparse_attention import (
+    Parts,
+    Pattern,
+    candidate_attention,
+    sparse_bias,
+    sparse_pattern,
+)
 from suan_jax.layers.stack import stacked
 from suan_jax.layers.tokens import TokenEmbedding, profile_tokens, token_macs
 from suan_jax.models.model import Output, register
@@ -107,6 +114,16 @@ class Suan(SizedDefinition):
             return f"config.model.pool is {self.pool!r}, whose history states depend on the candidate's time"
         if self.absolute_position:
             return "config.model.absolute_position is True, and positions are counted back from the candidate"
+        return ""
+
+    def cache_refusal(self) -> str:
+        """See `ModelDefinition`."""
+        if self.pool == "all":
+            return "config.model.pool is 'all', whose history states depend on the candidate"
+        return ""
+
+    def cache_moment_refusal(self) -> str:
+        """See `ModelDefinition`."""
         return ""
 
     def flops_per_example(self, schema: Schema, max_len: int) -> float:
@@ -181,7 +198,15 @@ class UnifiedAttentionBlock(nn.Module):
         def norm(index: int, x: jax.Array) -> jax.Array:
             return RMSNorm(name=f"norm_{index}")(x) if self.rms_norm else x
 
-        attend = MultiHeadAttention(self.heads, self.dtype, self.attend, name="attention")
+        def self_attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: Any, mask: Any) -> jax.Array:
+            if history_cache.reads(self):
+                events = [history_cache.kept(self, name) for name in ("key", "value")]
+                return candidate_attention(q, k, v, *events, bias, mask)
+            length = batch.history_mask.shape[1]
+            history_cache.keep(self, key=k[:, :length], value=v[:, :length])
+            return self.attend(q, k, v, bias, mask)
+
+        attend = MultiHeadAttention(self.heads, self.dtype, self_attend, name="attention")
         x0 = norm(1, x_BxTxD)
         x1 = norm(2, attend(x0, x0, bias, mask) + x0)
         c = jnp.zeros_like(x1)
@@ -218,14 +243,19 @@ class SuanModule(nn.Module):
             states_NxTxD = self.states(*one_candidate_per_row(rows, batch))
             state_BxMxD = states_NxTxD[:, -1].reshape(*batch.candidate_mask.shape, -1)
         else:
-            state_BxMxD = self.states(rows, batch)[:, batch.history_mask.shape[1] :]
+            state_BxMxD = self.states(rows, batch)[:, -batch.candidate_mask.shape[1] :]
         momentum = config.batch_norm_momentum
         head = Head(self.schema, config.head, momentum, config.batch_norm_logit, self.dtype, name="head")
         return Output(head(state_BxMxD, rows, batch, train))
 
     def states(self, rows: Rows, batch: Batch) -> jax.Array:
-        """The last states of all tokens, (B, T, D)."""
+        """The last states of all tokens, (B, T, D); of the candidates alone if the history was kept."""
         config, size = self.config, self.size
+        if history_cache.reads(self):
+            attend, bias, mask = attention, *self.candidate_attention(batch)
+            batch = history_cache.without_events(batch)
+        else:
+            attend, bias, mask = self.self_attention(batch)
         x_BxTxD = TokenEmbedding(
             self.schema,
             size.width,
@@ -234,7 +264,6 @@ class SuanModule(nn.Module):
             self.dtype,
             name="tokens",
         )(rows, batch)
-        attend, bias, mask = self.self_attention(batch)
         blocks = stacked(UnifiedAttentionBlock, size.layers, config.remat, arguments=5)(
             size.heads, config.pool, config.rms_norm, self.dtype, attend, name="blocks"
         )
@@ -257,6 +286,19 @@ class SuanModule(nn.Module):
             biases.append(TimeBias(name="time_bias")(time_buckets.pair_buckets(*tokens, *tokens)))
         bias_BxTxT = sum(biases).astype(self.dtype) if biases else None
         return attention, bias_BxTxT, masking.visibility(batch)
+
+    def candidate_attention(self, batch: Batch) -> tuple[Parts, Pattern]:
+        """Bias and pattern of a request's candidates, for events of which keys and values were kept.
+
+        They are made anew for each request, as the time between the candidates and the events is another.
+        """
+        one = history_cache.first_candidate(batch)
+        pattern = sparse_pattern(one, *self.reach(), one_request=True, events_attend=False)
+        return sparse_bias(pattern, one, *self.bias_tables(), self.dtype), pattern
+
+    def reach(self) -> tuple[int, int]:
+        """Window and dilation of the self-attention, as of `sparse_attention`."""
+        return self.max_len + 1, 1
 
     def bias_tables(self) -> tuple[jax.Array | None, jax.Array | None]:
         """The weights of the position bias and of the time bias, None for one that does not exist."""
