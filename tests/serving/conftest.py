@@ -1,0 +1,1 @@
+from tests.training.conftest import _compile_once  # noqa: F401
