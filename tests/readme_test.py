@@ -22,7 +22,8 @@ _FLOORS = {
     "evaluation": 2,
     "models": 2,
     "training": 4,
-    "benchmark": 5,
+    "serving": 5,
+    "benchmark": 6,
     "distillation": 5,
     "studies": 6,
 }

@@ -1,1 +1,12 @@
+import pytest
+
+from tests.serving.workdirs import write_run
 from tests.training.conftest import _compile_once  # noqa: F401
+from tests.training.runs import tiny
+
+
+@pytest.fixture(scope="package")
+def run(tmp_path_factory):
+    """A work directory of SUAN, which saw a quarter of the negatives."""
+    workdir = tmp_path_factory.mktemp("serving") / "run"
+    return write_run(workdir, tiny("data.negative_rate=0.25", arguments="model=suan"))

@@ -18,12 +18,6 @@ from tests.training.runs import tiny
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("serving") / "run"
-    return write_run(workdir, tiny("data.negative_rate=0.25", arguments="model=suan"))
-
-
-@pytest.fixture(scope="module")
 def scorer(run):
     return Scorer(run)
 
