@@ -21,7 +21,8 @@ def one_candidate_per_row(rows: Rows, batch: Batch) -> tuple[Rows, Batch]:
     size, candidates = batch.candidate_mask.shape
 
     def repeat(x: jax.Array) -> jax.Array:
-        return jnp.repeat(x, candidates, axis=0)
+        copies = jnp.broadcast_to(x[:, None], (size, candidates, *x.shape[1:]))
+        return copies.reshape(size * candidates, *x.shape[1:])
 
     def split(x: jax.Array) -> jax.Array:
         return x.reshape(size * candidates, 1, *x.shape[2:])

@@ -288,7 +288,7 @@ class Entry(nn.Module):
         long_BxLxD = project("long", x_BxLxE, place_BxLxD)
         init = nn.with_logical_partitioning(nn.initializers.normal(1.0), (None, "embed"))
         query_QxD = self.param("queries", init, (self.queries, self.width), jnp.float32)
-        query_BxQxD = jnp.broadcast_to(query_QxD, (len(seen_BxL), *query_QxD.shape))
+        query_BxQxD = jnp.broadcast_to(query_QxD, (seen_BxL.shape[0], *query_QxD.shape))
         compress = MultiHeadAttention(self.sizes.heads, self.sizes.dtype, name="compress")
         read_BxQxD = compress(query_BxQxD, long_BxLxD, None, older_BxL[:, None])
         known_BxQ = jnp.repeat(older_BxL.any(1, keepdims=True), self.queries, axis=1)

@@ -239,7 +239,7 @@ class SuanModule(nn.Module):
     def __call__(self, rows: Rows, batch: Batch, train: bool) -> Output:
         """Logits of every candidate."""
         config = self.config
-        if config.pool == "all" and batch.candidate_mask.shape[1] > 1:
+        if config.pool == "all" and batch.candidate_mask.shape[1] != 1:
             states_NxTxD = self.states(*one_candidate_per_row(rows, batch))
             state_BxMxD = states_NxTxD[:, -1].reshape(*batch.candidate_mask.shape, -1)
         else:

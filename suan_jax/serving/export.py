@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import shutil
 from pathlib import Path
@@ -77,6 +78,7 @@ def export_program(
       max_len: L.
       negative_rate: of its training, for which probabilities are put right.
     """
+    model = _without_kernel(model)
     structure = jax.tree.structure(variables)
     names = list(_flatten(variables))
 
@@ -98,6 +100,14 @@ def export_program(
     shapes = {name: symbolic(small[name], large[name]) for name in small}
     weights = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in _flatten(variables).items()}
     return jax.export.export(jax.jit(probabilities), platforms=PLATFORMS)(weights, shapes)
+
+
+def _without_kernel(model: Model) -> Model:
+    """The model with XLA's own attention, which compiles for any platform and any number of candidates."""
+    if not hasattr(model.config, "attention"):
+        return model
+    config = dataclasses.replace(model.config, attention="plain")
+    return dataclasses.replace(model, config=config, module=model.module.clone(config=config))
 
 
 def _write(

@@ -46,9 +46,8 @@ def test_the_readme_reads_it_with_jax_and_numpy_alone(exported):
     code += (
         "import sys\nprint([name for name in sys.modules if name.split('.')[0] in ('suan_jax', 'flax')])\n"
     )
-    (exported.parent / "artifacts").mkdir(exist_ok=True)
-    if not (exported.parent / "artifacts" / "suan").exists():
-        (exported.parent / "artifacts" / "suan").symlink_to(exported)
+    (exported.parent / "artifacts").mkdir()
+    (exported.parent / "artifacts" / "my_log").symlink_to(exported)
     *_, difference, modules = fresh_process(code, exported.parent)
     assert float(difference) < 1e-6
     assert modules == "[]"
