@@ -1,11 +1,11 @@
 """Measures how fast this machine trains, updates embedding tables and feeds batches.
 
-    python launch/benchmark.py [--suite=step,attention,tables,input,fuxictr] --out=FILE.json
+    python launch/benchmark.py [--suite=step,attention,tables,input,serving,fuxictr] --out=FILE.json
 
 Suites: step, the whole training step of SUAN and DIN; attention, the kernels of self-attention beside XLA and
-cuDNN; tables, the embedding update at growing tables; input, the input pipeline on one core; fuxictr,
-training steps beside FuxiCTR's, where that is installed. Prints a table for each, and writes all rows to
-FILE.json.
+cuDNN; tables, the embedding update at growing tables; input, the input pipeline on one core; serving, a
+request of many candidates; fuxictr, training steps beside FuxiCTR's, where that is installed. Prints a table
+for each, and writes all rows to FILE.json.
 """
 
 from collections.abc import Sequence

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from suan_jax.benchmark import attention, fuxictr, step, tables
+from suan_jax.benchmark import attention, fuxictr, serving, step, tables
 from suan_jax.benchmark import input as input_suite
 from suan_jax.errors import UserError, nearest
 from suan_jax.files import write_json
@@ -21,6 +21,7 @@ SUITES = {
     "attention": attention,
     "tables": tables,
     "input": input_suite,
+    "serving": serving,
     "fuxictr": fuxictr,
 }
 """Name to a module with `rows()`, which yields the suite's rows, and `COLUMNS`, those to print."""

@@ -5,7 +5,7 @@ import sys
 import jax
 import pytest
 
-from suan_jax.benchmark import attention, fuxictr, run, step, tables
+from suan_jax.benchmark import attention, fuxictr, run, serving, step, tables
 from suan_jax.benchmark import input as input_suite
 from suan_jax.config import SyntheticConfig
 from suan_jax.errors import UserError
@@ -48,6 +48,17 @@ def test_packed_step_rows_are_of_as_many_examples(quick_compilation):
     assert packed["tokens_per_second"] == pytest.approx(2 * 5 / packed["ms"] * 1e3)
     assert alone["tokens_per_second"] == pytest.approx(4 * 4 / alone["ms"] * 1e3)
     assert positive(packed, "ratio_to_unpacked", "flops_per_second")
+
+
+def test_serving_rows_hold_what_they_promise(quick_compilation, monkeypatch):
+    monkeypatch.setattr(serving, "_DILATIONS", (2,))
+    size = serving.Size(max_len=20, candidates=3, width=8, layers=1, head=(4,), items=1024)
+    *models, host = serving.measure(size, repeats=2)
+    assert [(row["name"], row["dilation"]) for row in models] == [("suan", None), ("light_suan, r = 2", 2)]
+    for row in models:
+        assert positive(row, *TIMES, "encode_ms", "packed_ms", "one_by_one_ms", "ratio_to_one_by_one")
+        assert row["kept_bytes"] >= 2 * 4 * 20 * 8  # keys and values of a layer
+    assert positive(host, *TIMES)
 
 
 @pytest.mark.smoke

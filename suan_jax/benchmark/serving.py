@@ -1,0 +1,143 @@
+"""The latency of one request of many candidates: each alone, packed, and on a history that was kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from suan_jax.batch import Batch, blank_batch, without_ids
+from suan_jax.benchmark import hardware
+from suan_jax.benchmark.random_inputs import full_batch
+from suan_jax.benchmark.timing import interleaved
+from suan_jax.config import Config, DataConfig, SyntheticConfig
+from suan_jax.data.log import open_log
+from suan_jax.models import Model, build
+from suan_jax.models.light_suan import LightSuan
+from suan_jax.models.suan import Suan
+from suan_jax.serving.example import example_request
+from suan_jax.serving.ids import log_encoders
+from suan_jax.serving.request import RequestEncoder, parse_request
+
+COLUMNS = (
+    *("name", "dilation", "max_len", "candidates", "dtype", "ms", "ms_low", "ms_high", "encode_ms"),
+    *("one_by_one_ms", "packed_ms", "ratio_to_packed", "ratio_to_one_by_one", "kept_bytes"),
+)
+_DILATIONS = (1, 2, 4, 8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Sizes of a request and of the model.
+
+    Attributes:
+      max_len: L, all of it events.
+      candidates: M.
+      width: D.
+      layers: blocks.
+      heads: H.
+      head: widths of the head.
+      items: items of the catalogue.
+    """
+
+    max_len: int
+    candidates: int
+    width: int = 40
+    layers: int = 2
+    heads: int = 2
+    head: tuple[int, ...] = (1024, 512, 256)
+    items: int = 1_000_000
+
+
+SMALL = Size(200, 128)
+LARGE = Size(1000, 1024, width=128, layers=4, heads=4)
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    """The rows of the size that this machine is for."""
+    yield from measure(LARGE if hardware.accelerated() else SMALL)
+
+
+def measure(size: Size, repeats: int = 15) -> Iterator[dict[str, Any]]:
+    """Times one request on SUAN, and on LightSUAN at dilations 1, 2, 4 and 8.
+
+    Yields:
+      A row for each model. `ms` with its quartiles is the request on a kept history, `encode_ms` what keeping
+      it takes once; `packed_ms` one pass over history and candidates; `one_by_one_ms` is the time of one
+      candidate alone, times M: M of them were not run. Batches come from the host, ids already. The last row
+      is the host's work before: raw values to a batch, on a warm dictionary.
+    """
+    dtype = "bfloat16" if hardware.accelerated() else "float32"
+    sizes = {"layers": size.layers, "width": size.width, "heads": size.heads, "head": size.head}
+    models = {"suan": Suan(**sizes, dtype=dtype)}
+    models |= {
+        f"light_suan, r = {r}": LightSuan(**sizes, dtype=dtype, dilation=r, window=16) for r in _DILATIONS
+    }
+    data = DataConfig(synthetic=SyntheticConfig(users=512, items=size.items), max_len=size.max_len)
+    for name, definition in models.items():
+        model = build(Config(model=definition, data=data), open_log(data).schema)
+        calls, kept_bytes = _calls(model, size)
+        timings = interleaved(calls, repeats)
+        cached, packed, alone = (timings[call] for call in ("cached", "packed", "alone"))
+        yield {
+            "name": name,
+            "dilation": getattr(definition, "dilation", None),
+            **dataclasses.asdict(size),
+            "dtype": dtype,
+            **cached.fields(),
+            "encode_ms": 1e3 * timings["encode"].median(),
+            "packed_ms": 1e3 * packed.median(),
+            "one_by_one_ms": 1e3 * alone.median() * size.candidates,
+            "ratio_to_packed": cached.ratio(packed),
+            "ratio_to_one_by_one": cached.ratio(alone) / size.candidates,
+            "kept_bytes": kept_bytes,
+        }
+    yield _host_row(data, size, repeats)
+
+
+def _calls(model: Model, size: Size) -> tuple[dict[str, Callable[[int], Any]], int]:
+    """The four passes, each a function of the number of its call; and the bytes of what is kept."""
+    random = np.random.default_rng(0)
+    variables = jax.jit(model.init)(jax.random.key(0), blank_batch(model.schema, 1, size.max_len))
+    packed, alone = (
+        _one_request(full_batch(random, model.schema, 1, size.max_len, count))
+        for count in (size.candidates, 1)
+    )
+    plain = jax.jit(lambda variables, batch: model.apply(variables, batch).logits)
+    encode = jax.jit(model.encode)
+    cached = jax.jit(lambda variables, cache, batch: model.apply_cached(variables, cache, batch).logits)
+    cache = encode(variables, alone)
+    candidates = without_ids(packed)
+    calls = {
+        "cached": lambda _: cached(variables, cache, candidates),
+        "packed": lambda _: plain(variables, packed),
+        "alone": lambda _: plain(variables, alone),
+        "encode": lambda _: encode(variables, alone),
+    }
+    return calls, sum(x.nbytes for x in jax.tree.leaves(cache))
+
+
+def _one_request(batch: Batch) -> Batch:
+    return batch.replace(
+        visible=np.full_like(batch.visible, batch.history_mask.shape[1]),
+        candidate_age=np.zeros_like(batch.candidate_age),
+    )
+
+
+def _host_row(data: DataConfig, size: Size, repeats: int) -> dict[str, Any]:
+    log = open_log(data)
+    requests = RequestEncoder(log.schema, *log_encoders(log), data.max_len)
+    body = example_request(requests, size.candidates)
+    body["history"] = [{**body["history"][0], "time": body["time"] - n - 1} for n in range(size.max_len)]
+    user, candidates = parse_request(body)
+
+    def call(number: int) -> Any:
+        del number
+        return requests.batch(requests.user(user), candidates, size.candidates).dense
+
+    timing = interleaved({"host": call}, repeats)["host"]
+    fields = {"max_len": size.max_len, "candidates": size.candidates}
+    return {"name": "raw values to a batch, on the host", **fields, **timing.fields()}
