@@ -106,8 +106,9 @@ def _beyond(config: SweepConfig, every: list[Cell], report: Report) -> tuple[lis
     above = known.x > highest
     if not above.any():
         largest = ", ".join(f"{value:g}" for value in report.law.points.x.max(0))
+        meeting = f" that meets the fit's condition {report.where!r}" if report.where else ""
         raise UserError(
-            f"no cell of the sweep lies beyond the fit, whose largest {', '.join(report.x)} is {largest}: "
+            f"no cell of the sweep{meeting} lies beyond the fit, whose largest {', '.join(report.x)} is {largest}: "
             "expected a sweep with larger cells"
         )
     next_up = np.where(above, known.x, np.inf).min(0)

@@ -115,12 +115,12 @@ def test_a_failed_cell_is_told(tmp_path):
     assert [point["cell"] for point in found.points] == ["width=512,seed=0"]
 
 
-def test_nothing_beyond_is_refused_before_anything_runs(tmp_path, trained):
+@pytest.mark.parametrize("where", ["", "train_flops > 0"])
+def test_nothing_beyond_is_refused_before_anything_runs(tmp_path, trained, where):
     config = _config({"model.width": _WIDTHS})
-    fit = _fit(tmp_path, config)
-    with pytest.raises(
-        UserError, match="no cell of the sweep lies beyond the fit, whose largest params_body"
-    ):
+    fit = _fit(tmp_path, config, where)
+    whose = f"the sweep that meets the fit's condition {where!r}" if where else "the sweep"
+    with pytest.raises(UserError, match=f"no cell of {whose} lies beyond the fit, whose largest params_body"):
         next_rung(config, fit, tmp_path / "sweep")
     assert not trained and not (tmp_path / "sweep").exists()
 
