@@ -108,8 +108,8 @@ def _beyond(config: SweepConfig, every: list[Cell], report: Report) -> tuple[lis
         largest = ", ".join(f"{value:g}" for value in report.law.points.x.max(0))
         meeting = f" that meets the fit's condition {report.where!r}" if report.where else ""
         raise UserError(
-            f"no cell of the sweep{meeting} lies beyond the fit, whose largest {', '.join(report.x)} is {largest}: "
-            "expected a sweep with larger cells"
+            f"no cell of the sweep{meeting} lies beyond the fit, whose largest {', '.join(report.x)} is "
+            f"{largest}: expected a sweep with larger cells"
         )
     next_up = np.where(above, known.x, np.inf).min(0)
     limit = np.where(np.isfinite(next_up), next_up, highest) * _SLACK
