@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from suan_jax.processes import is_first
+
 
 def notice(sentence: str) -> None:
-    """Prints a sentence on standard error, so that results can be piped on."""
-    print(sentence, file=sys.stderr, flush=True)
+    """Prints a sentence on standard error, so that results can be piped on; of several processes once."""
+    if is_first():
+        print(sentence, file=sys.stderr, flush=True)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import rich.console
 from rich import progress as rich_progress
 
+from suan_jax.processes import is_first
+
 _INTERVAL = 10.0  # seconds between plain lines
 
 
@@ -102,7 +104,7 @@ def progress(
     initial: int = 0,
     console: rich.console.Console | None = None,
 ) -> Iterator[Progress]:
-    """Shows how far a job is, on standard error, so that results can be piped on.
+    """Shows how far a job is, on standard error, so that results can be piped on; of several processes once.
 
     Args:
       total: units of the whole job; None if that is not known.
@@ -114,7 +116,9 @@ def progress(
       A `Progress`, whose `advance()` is called after every unit.
     """
     console = console or rich.console.Console(stderr=True)
-    if console.is_terminal:
+    if not is_first():
+        yield Progress(total, description, initial)
+    elif console.is_terminal:
         bar = _Bar(console, total, description, initial)
         with bar.display:
             yield bar

@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import sys
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent import futures
 from typing import Generic, TypeVar
 
@@ -35,7 +35,7 @@ def train_iterator(
     data: DataConfig,
     batch_size: int,
     seed: int,
-    shard_index: int = 0,
+    shards: Sequence[int] = (0,),
     shard_count: int = 1,
 ) -> grain.DatasetIterator:
     """An endless iterator of training batches, `Batch` of NumPy arrays, that can be saved and set back.
@@ -45,8 +45,8 @@ def train_iterator(
       data: which of them, how long their histories are, and how they are shuffled.
       batch_size: candidate slots of a batch over all processes, B·M with M = `data.candidates`.
       seed: seed of the order.
-      shard_index: which process this is.
-      shard_count: number of processes; each gets its contiguous share of every batch's rows.
+      shards: which shares of every batch's rows this process assembles, ascending.
+      shard_count: number of equal, contiguous shares.
 
     Returns:
       The iterator. Its `get_state()` is one number, the step; `set_state` continues there.
@@ -59,7 +59,7 @@ def train_iterator(
         raise UserError(
             f"the batch size is {batch_size}, expected a multiple of data.candidates, {rows.candidates}"
         )
-    source = Batches(rows, batch_size // rows.candidates, data, seed, shard_index, shard_count)
+    source = Batches(rows, batch_size // rows.candidates, data, seed, shards, shard_count)
     dataset = grain.MapDataset.source(source).map(lambda item: item.batch)
     return iter(dataset.to_iter_dataset(_read_options(data)))
 
@@ -69,7 +69,7 @@ def evaluation_batches(
     split: str,
     batch_size: int,
     max_len: int,
-    shard_index: int = 0,
+    shards: Sequence[int] = (0,),
     shard_count: int = 1,
 ) -> grain.IterDataset:
     """One pass over a split, whole and in store order, as `EvaluationBatch`es of NumPy arrays.
@@ -80,15 +80,15 @@ def evaluation_batches(
       batch_size: B over all processes, in every batch; in the last, rows without an example are zero and
         their `candidate_mask` is False.
       max_len: L.
-      shard_index: which process this is.
-      shard_count: number of processes; each gets its contiguous share of every batch's rows.
+      shards: which shares of every batch's rows this process assembles, ascending.
+      shard_count: number of equal, contiguous shares.
 
     Raises:
       UserError: if the split is unknown or empty.
     """
     rows = Rows(select(log, Selection((split,))), Packing())
     data = DataConfig(max_len=max_len, window=_EVALUATION_WINDOW)
-    source = Batches(rows, batch_size, data, None, shard_index, shard_count)
+    source = Batches(rows, batch_size, data, None, shards, shard_count)
     return grain.MapDataset.source(source).to_iter_dataset(_read_options(data))
 
 
@@ -108,7 +108,7 @@ class Batches:
         batch_size: int,
         data: DataConfig,
         seed: int | None,
-        shard_index: int = 0,
+        shards: Sequence[int] = (0,),
         shard_count: int = 1,
     ):
         """A source that has read nothing yet.
@@ -118,11 +118,11 @@ class Batches:
           batch_size: B, rows of a batch over all processes.
           data: `max_len`, `window` and `threads` are read.
           seed: seed of the order, or None for one pass in store order.
-          shard_index: which process this is.
-          shard_count: number of processes.
+          shards: which shares of every batch's rows this process assembles, ascending.
+          shard_count: number of equal, contiguous shares.
 
         Raises:
-          UserError: if a batch does not divide evenly over the processes, or a setting is out of range.
+          UserError: if a batch does not divide into the shares, or a setting is out of range.
         """
         for name in ("max_len", "window"):
             if getattr(data, name) < 1:
@@ -131,12 +131,13 @@ class Batches:
             raise UserError(f"train.seed is {seed}, expected 0 or more")
         if batch_size < 1 or batch_size % shard_count:
             raise UserError(
-                f"the batch size is {batch_size}, expected a positive multiple of the {shard_count} processes"
+                f"the batch size is {batch_size}, expected a positive multiple of the {shard_count} shares"
             )
         self._source, self._max_len, self._window = rows, data.max_len, data.window
         self._batch_size, self._seed = batch_size, seed
-        self._rows = batch_size // shard_count
-        self._first_row = shard_index * self._rows
+        size = batch_size // shard_count
+        self._rows = size * len(shards)
+        self._spans = [(shard * size, (shard + 1) * size) for shard in shards]
         self._blocks = np.flatnonzero(rows.counts)
         # Each thread may be in a window of its own, and one more where a batch straddles two.
         self._windows = _Cache(self._load_window, capacity=data.threads + 1)
@@ -151,15 +152,15 @@ class Batches:
 
     def __getitem__(self, step: int) -> EvaluationBatch:
         """The rows of this process in batch `step`."""
-        start = step * self._batch_size + self._first_row
-        stop = start + self._rows
-        if self._seed is None:
-            stop = min(stop, self._source.total)
-        parts, position = [], start
-        while position < stop:
-            part = self._read(position, stop - position)
-            parts.append(part)
-            position += len(part.user)
+        start, parts = step * self._batch_size, []
+        for first, last in self._spans:
+            position, stop = start + first, start + last
+            if self._seed is None:
+                stop = min(stop, self._source.total)
+            while position < stop:
+                part = self._read(position, stop - position)
+                parts.append(part)
+                position += len(part.user)
         if not parts:  # all of this process's rows lie behind the last example
             parts.append(self._read(0, 0))
         return concatenate(parts, self._rows)

@@ -31,6 +31,7 @@ from suan_jax.models.model import Output, Variables
 from suan_jax.training.evaluation import Evaluation
 from suan_jax.training.optimizer import Pace
 from suan_jax.training.setup import Setup, Watch, set_up
+from suan_jax.training.sharding import own_shards
 from suan_jax.training.state import AccompaniedState, TrainState
 from suan_jax.training.step import Metrics, TrainStep, compile_step, learn
 from suan_jax.training.summary import count_parameters
@@ -54,7 +55,8 @@ class _DistillSetup(Setup):
         config = self.config
         longest = max(config.data.max_len, self.teacher.config.data.max_len)
         data = dataclasses.replace(config.data, max_len=longest)
-        return train_iterator(self.log, data, config.train.batch_size, config.train.seed)
+        shards = own_shards(self.mesh)
+        return train_iterator(self.log, data, config.train.batch_size, config.train.seed, *shards)
 
     def _summary(self, teacher_state: TrainState, watch: Watch, train_flops: float) -> dict[str, Any]:
         """The teacher's point and the settings, for summary.json."""

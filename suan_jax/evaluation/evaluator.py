@@ -14,6 +14,8 @@ from suan_jax.evaluation.histogram import Histogram
 
 EXACT_LIMIT = 100_000_000  # examples whose scores are kept and sorted: about 2 GiB
 
+Whole = Callable[[EvaluationBatch], EvaluationBatch]
+
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
@@ -56,15 +58,22 @@ class Scores:
         return result
 
 
+def _itself(item: EvaluationBatch) -> EvaluationBatch:
+    return item
+
+
 def _scored(
     items: Iterable[EvaluationBatch],
     logits: Callable[[EvaluationBatch], np.ndarray],
     negative_rate: float,
     headline: int,
+    whole: Whole,
 ) -> Iterable[Scores]:
     for item in items:
+        scored = np.asarray(logits(item))
+        item = whole(item)
         valid = item.batch.candidate_mask
-        logit = metrics.correct_for_down_sampling(np.asarray(logits(item))[..., valid], negative_rate)
+        logit = metrics.correct_for_down_sampling(scored[..., valid], negative_rate)
         depths = logit if logit.ndim == 2 else None
         yield Scores(
             user=np.broadcast_to(item.user[:, None], valid.shape)[valid],
@@ -80,6 +89,7 @@ def score(
     logits: Callable[[EvaluationBatch], np.ndarray],
     negative_rate: float = 1.0,
     headline: int = 0,
+    whole: Whole = _itself,
 ) -> Scores:
     """Scores every example of `items` and keeps the scores.
 
@@ -88,8 +98,10 @@ def score(
       logits: the logits of one of them: (B, M), or (depths, B, M) of a looped model.
       negative_rate: `data.negative_rate` of the training run.
       headline: the depth whose logits are `Scores.logit`, where there are several.
+      whole: an item with labels, masks, users and truths of all processes, where an item holds this one's
+        rows and its logits those of all.
     """
-    parts = list(_scored(items, logits, negative_rate, headline))
+    parts = list(_scored(items, logits, negative_rate, headline, whole))
     depths = None if parts[0].depths is None else np.concatenate([part.depths for part in parts], axis=1)
     return Scores(
         user=np.concatenate([part.user for part in parts]),
@@ -107,6 +119,7 @@ def evaluate(
     examples: int,
     headline: int = 0,
     exact_limit: int = EXACT_LIMIT,
+    whole: Whole = _itself,
 ) -> dict[str, Any]:
     """Metrics of a split: exact, or, above `exact_limit` examples, from a histogram of the logits.
 
@@ -119,11 +132,12 @@ def evaluate(
       examples: examples of the split.
       headline: as in `score`.
       exact_limit: the most examples whose scores are kept.
+      whole: as in `score`.
     """
     if examples <= exact_limit:
-        return score(items, logits, negative_rate, headline).metrics()
+        return score(items, logits, negative_rate, headline, whole).metrics()
     histogram, by_depth = Histogram(), []
-    for part in _scored(items, logits, negative_rate, headline):
+    for part in _scored(items, logits, negative_rate, headline, whole):
         histogram.add(part.label, part.logit)
         if part.depths is not None:
             by_depth = by_depth or [Histogram() for _ in part.depths]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from suan_jax.errors import UserError
 from suan_jax.notice import notice
+from suan_jax.processes import by_first, is_first, wait_for_all
 from suan_jax.training.checksums import digest, find_damage, write_checksums
 from suan_jax.training.state import TrainState
 
@@ -55,6 +57,12 @@ class _Keep(checkpoint_managers.PreservationPolicy):
         return [checkpoint.step in newest | {self.step} for checkpoint in checkpoints]
 
 
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        # JAX is asked by `StopSignal`, with a count of its own that calls with steps would mix up.
+        return False
+
+
 class Checkpoints:
     """The checkpoints of one work directory."""
 
@@ -72,7 +80,7 @@ class Checkpoints:
         self._saving: int | None = None
         states = {name: ocp.StandardCheckpointHandler() for name in _STATE_ITEMS}
         beside = {name: ocp.JsonCheckpointHandler() for name in _JSON_ITEMS}
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             self._directory,
             item_handlers={**states, **beside},
             options=ocp.CheckpointManagerOptions(
@@ -105,6 +113,8 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**states, **beside))
 
     def _seal(self) -> None:
+        if not is_first():  # which gives the checkpoint its final name as soon as it is sealed
+            return
         for folder in (*self._directory.glob(f"{self._saving}"), *self._directory.glob(f"{self._saving}.*")):
             write_checksums(folder)
 
@@ -176,7 +186,7 @@ class Checkpoints:
     def _sound_step(self, first: int | None) -> int | None:
         """The step of the newest sound checkpoint, or `first`; those found damaged are set aside."""
         for step in sorted(self.steps(), key=lambda step: (step == first, step), reverse=True):
-            damage = find_damage(self._directory / str(step))
+            damage = by_first(functools.partial(find_damage, self._directory / str(step)))
             if not damage:
                 return step
             self._set_aside(step, damage)
@@ -204,9 +214,10 @@ class Checkpoints:
             return
         aside = self._directory.parent / f"damaged_checkpoint_{step}"
         notice(f"the checkpoint {folder} is damaged ({damage}) and moved to {aside}")
-        if jax.process_index() == 0:
+        if is_first():
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
+        wait_for_all(f"{aside.name} is set aside")
         self._manager.reload()
 
     def wait(self) -> None:

@@ -17,7 +17,7 @@ from suan_jax.evaluation import evaluator
 from suan_jax.models import ModelDefinition
 from suan_jax.progress import progress
 from suan_jax.training.setup import Setup, Watch
-from suan_jax.training.sharding import check_batch_size, place_batch
+from suan_jax.training.sharding import check_batch_size, gather_rows, own_shards, place_batch
 from suan_jax.training.state import TrainState, inference_variables
 from suan_jax.training.step import compile_depth_score, compile_score
 
@@ -65,6 +65,7 @@ class Evaluation:
             self._setup.config.data.negative_rate,
             num_examples(self._log, Selection((split,))),
             self._loops or 0,
+            whole=self._whole,
         )
 
     def scores(
@@ -76,6 +77,7 @@ class Evaluation:
             self._logits(state, depths),
             self._setup.config.data.negative_rate,
             self._loops or 0,
+            self._whole,
         )
 
     def _logits(self, state: TrainState, depths: bool) -> Callable[[EvaluationBatch], np.ndarray]:
@@ -83,12 +85,21 @@ class Evaluation:
         score = self._score if self._loops is None or not depths else self._depth_score
         return lambda item: score(variables, place_batch(self._setup.mesh, item.batch))
 
+    def _whole(self, item: EvaluationBatch) -> EvaluationBatch:
+        """An item with what all processes know of its rows beside the model's input."""
+        batch = item.batch
+        user, truth, label, mask = gather_rows(
+            self._setup.mesh, (item.user, item.truth, batch.label, batch.candidate_mask)
+        )
+        return EvaluationBatch(batch.replace(label=label, candidate_mask=mask), user, truth)
+
     def _items(self, split: str) -> Iterator[EvaluationBatch]:
         config = self._setup.config
         size = config.train.eval_batch_size
         batches = -(-num_examples(self._log, Selection((split,))) // size)
+        shards = own_shards(self._setup.mesh)
         with progress(batches, f"evaluating {split}") as bar:
-            for item in evaluation_batches(self._log, split, size, config.data.max_len):
+            for item in evaluation_batches(self._log, split, size, config.data.max_len, *shards):
                 yield item
                 bar.advance()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from suan_jax.errors import UserError
+from suan_jax.processes import by_first, is_first
 
 
 def plain(value: Any) -> Any:
@@ -47,6 +48,8 @@ class MetricWriter:
     A step may have one training row and one evaluation row per split; a row that stands already is not
     written again, so repeating the end of a finished run changes nothing. Write the training row of
     a step before its checkpoint: a row that is lost between the two is not made up for.
+
+    Of several processes, the first one writes, and all know the rows.
     """
 
     def __init__(self, workdir: Path, resume_step: int | None = None) -> None:
@@ -61,9 +64,18 @@ class MetricWriter:
           UserError: if the file that stands is not one of metrics.
         """
         self._path = Path(workdir) / "metrics.jsonl"
-        resumed = resume_step is not None and self._path.exists()
-        rows = [row for row in read_metrics(self._path) if row["step"] <= resume_step] if resumed else []
+        rows = by_first(lambda: self._rows_until(resume_step))
         self._rows = {(row["step"], row.get("split")): row for row in rows}
+        self._file = self._board = None
+        if is_first():
+            self._open(rows, resume_step)
+
+    def _rows_until(self, step: int | None) -> list[dict[str, Any]]:
+        """The rows that stand in the file, up to a step."""
+        resumed = step is not None and self._path.exists()
+        return [row for row in read_metrics(self._path) if row["step"] <= step] if resumed else []
+
+    def _open(self, rows: list[dict[str, Any]], resume_step: int | None) -> None:
         temporary = self._path.with_name("metrics.jsonl.tmp")
         with temporary.open("w") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -71,7 +83,7 @@ class MetricWriter:
             os.fsync(file.fileno())
         temporary.replace(self._path)
         self._file = self._path.open("a")
-        self._board = _tensorboard(Path(workdir) / "tensorboard", resume_step)
+        self._board = _tensorboard(self._path.parent / "tensorboard", resume_step)
 
     def write(self, step: int, **values: Any) -> None:
         """Appends a row; `split`, if among the values, makes it an evaluation row.
@@ -88,6 +100,8 @@ class MetricWriter:
             return
         row = {"step": key[0], **{name: plain(value) for name, value in values.items()}}
         self._rows[key] = row
+        if self._file is None:
+            return
         try:
             self._file.write(json.dumps(row, allow_nan=False) + "\n")
             self._file.flush()
@@ -110,7 +124,8 @@ class MetricWriter:
 
     def close(self) -> None:
         """Closes the files."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

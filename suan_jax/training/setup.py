@@ -17,7 +17,7 @@ from typing import Any
 import grain
 import jax
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from suan_jax.batch import blank_batch
 from suan_jax.config import Config
@@ -31,7 +31,7 @@ from suan_jax.errors import UserError
 from suan_jax.models import Model, build
 from suan_jax.training.checkpoint import abstract_with_sharding
 from suan_jax.training.optimizer import Pace, Schedule, dense_optimizer, learning_rate_factor, pace
-from suan_jax.training.sharding import make_mesh, state_sharding
+from suan_jax.training.sharding import make_mesh, own_shards, state_sharding
 from suan_jax.training.state import TrainState, init_state
 from suan_jax.training.step import TrainStep, compile_step, train_step
 
@@ -87,7 +87,8 @@ class Setup:
     def train_iterator(self) -> grain.DatasetIterator:
         """The batches that `compile_step` steps over, from the first on."""
         config = self.config
-        return train_iterator(self.log, config.data, config.train.batch_size, config.train.seed)
+        shards = own_shards(self.mesh)
+        return train_iterator(self.log, config.data, config.train.batch_size, config.train.seed, *shards)
 
     def pace(self) -> Pace:
         """How fast the run learns."""
@@ -118,12 +119,13 @@ class Setup:
         return init_state(key, self.model, self.optimizer, accumulator, batch)
 
 
-def set_up(config: Config, log: Log | None = None) -> Setup:
+def set_up(config: Config, log: Log | None = None, mesh: Mesh | AbstractMesh | None = None) -> Setup:
     """Everything a run of `config` needs.
 
     Args:
       config: the run.
       log: the log that it names, if it is open already.
+      mesh: what stands for `config.mesh`; a run of an abstract one has shapes and shardings, and no arrays.
 
     Raises:
       UserError: if the log, the mesh or the model's config is not right.
@@ -139,7 +141,7 @@ def set_up(config: Config, log: Log | None = None) -> Setup:
     train_rows = training_rows(log, config.data).total
     batch_rows = config.train.batch_size // config.data.candidates
     total_steps = config.train.steps or math.ceil(config.train.epochs * train_rows / batch_rows)
-    mesh = make_mesh(config.mesh)
+    mesh = mesh or make_mesh(config.mesh)
     logical_axes = model.logical_axes(blank_batch(log.schema, 1, config.data.max_len))
     factor = learning_rate_factor(config.optimizer)
     optimizer = dense_optimizer(config.optimizer, logical_axes["params"])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from suan_jax.batch import Batch
 from suan_jax.config import MeshConfig, TrainConfig
 from suan_jax.errors import UserError
 from suan_jax.models.model import Variables
+from suan_jax.processes import is_several
 from suan_jax.training.state import TrainState
 
 RULES = {
@@ -29,25 +32,42 @@ TABLE_ROWS = ("data", "model")
 """Tables are split by rows over all devices."""
 
 
+_AUTO = (jax.sharding.AxisType.Auto,) * 2
+
+
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh (data, model) over `devices`, all of them by default.
+    """The mesh (data, model) over `devices`, those of all processes by default.
 
     Raises:
       UserError: if the sizes do not use every device exactly once.
     """
     devices = devices or jax.devices()
+    sizes = _mesh_sizes(config, len(devices))
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=_AUTO, devices=devices)
+
+
+def abstract_mesh(config: MeshConfig, count: int) -> AbstractMesh:
+    """The same over devices that need not be there, to plan for them.
+
+    Raises:
+      UserError: as `make_mesh`.
+    """
+    sizes = _mesh_sizes(config, count)
+    return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=_AUTO)
+
+
+def _mesh_sizes(config: MeshConfig, count: int) -> dict[str, int]:
     sizes = {"data": config.data, "model": config.model}
     given = math.prod(size for size in sizes.values() if size != -1)
     free = [name for name, size in sizes.items() if size == -1]
-    if len(free) == 1 and len(devices) % given == 0:
-        sizes[free[0]] = len(devices) // given
-    if math.prod(sizes.values()) != len(devices) or min(sizes.values()) < 1:
+    if len(free) == 1 and count % given == 0:
+        sizes[free[0]] = count // given
+    if math.prod(sizes.values()) != count or min(sizes.values()) < 1:
         raise UserError(
-            f"config.mesh data={config.data}, model={config.model} does not fit {len(devices)} devices: "
+            f"config.mesh data={config.data}, model={config.model} does not fit {count} devices: "
             "their product must be the number of devices, and at most one of them may be -1"
         )
-    auto = (jax.sharding.AxisType.Auto,) * 2
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=auto, devices=devices)
+    return sizes
 
 
 def _fit(mesh: Mesh, spec: PartitionSpec, shape: tuple[int, ...]) -> NamedSharding:
@@ -92,17 +112,57 @@ def stacked_sharding(sharding: NamedSharding) -> NamedSharding:
     return NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
 
 
+def own_shards(mesh: Mesh) -> tuple[tuple[int, ...], int]:
+    """Which shares of a batch's rows this process assembles, ascending, and how many shares there are.
+
+    The devices along the data axis hold a share each. Processes whose devices split a model and not the
+    batch assemble the same shares.
+    """
+    if not is_several():
+        return (0,), 1
+    own = jax.process_index()
+    held = [any(device.process_index == own for device in row) for row in mesh.devices]
+    return tuple(np.flatnonzero(held).tolist()), len(held)
+
+
 def place_batch(mesh: Mesh, batch: Batch) -> Batch:
     """Puts this process's rows of a NumPy batch on the devices, as one global batch."""
     return place(batch_sharding(mesh), batch)
 
 
-def place(sharding: NamedSharding, batch: Batch) -> Batch:
-    """The same by a sharding of its leaves."""
-    if jax.process_count() == 1:
+def place(sharding: NamedSharding, batch: Any) -> Any:
+    """The same by a sharding that splits one axis of the leaves by the data axis."""
+    if not is_several():
         return jax.device_put(batch, sharding)  # all leaves in one call: half the time
+    shards, count = own_shards(sharding.mesh)
+    axis = sharding.spec.index("data")
+
+    def placed(leaf: np.ndarray) -> jax.Array:
+        size = leaf.shape[axis] // len(shards)
+        shape = (*leaf.shape[:axis], size * count, *leaf.shape[axis + 1 :])
+
+        def piece(index: tuple[slice, ...]) -> np.ndarray:
+            first = shards.index((index[axis].start or 0) // size) * size
+            return leaf[(slice(None),) * axis + (slice(first, first + size),)]
+
+        return jax.make_array_from_callback(shape, sharding, piece)
+
+    return jax.tree.map(placed, batch)
+
+
+def gather_rows(mesh: Mesh, rows: Any) -> Any:
+    """The rows of a batch from all processes, in its order, of a tree of this process's rows, in NumPy."""
+    if not is_several():
+        return rows
+    # JAX would cut 64-bit numbers to 32.
+    wide = jax.tree.map(lambda leaf: leaf.dtype.itemsize == 8, rows)
+    halved = jax.tree.map(lambda leaf, halve: leaf[..., None].view(np.int32) if halve else leaf, rows, wide)
+    whole = multihost_utils.process_allgather(place(batch_sharding(mesh), halved), tiled=True)
     return jax.tree.map(
-        lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch
+        lambda leaf, halve, own: np.ascontiguousarray(leaf).view(own.dtype)[..., 0] if halve else leaf,
+        whole,
+        wide,
+        rows,
     )
 
 

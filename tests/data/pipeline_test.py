@@ -111,7 +111,7 @@ def test_a_resumed_iterator_goes_on_as_if_never_stopped(log, threads, data):
 @each_packing
 def test_processes_share_each_batch(log, processes, seed, data):
     whole = source(log, 16, seed, data)
-    parts = [source(log, 16, seed, data, shard_index=i, shard_count=processes) for i in range(processes)]
+    parts = [source(log, 16, seed, data, shards=(i,), shard_count=processes) for i in range(processes)]
     steps = range(20) if seed is not None else range(len(whole))
     for step in steps:
         joined = jax.tree.map(lambda *x: np.concatenate(x), *[part[step] for part in parts])
@@ -120,7 +120,7 @@ def test_processes_share_each_batch(log, processes, seed, data):
 
 def test_a_process_with_no_example_left_gets_pads(log):
     size = 4 * len(numbers(log, 0))
-    last = source(log, size, None, shard_index=3, shard_count=4)[0]
+    last = source(log, size, None, shards=(3,), shard_count=4)[0]
     assert not any(leaf.any() for leaf in jax.tree.leaves(last))
     assert last.batch.history_mask.shape == (size // 4, DATA.max_len)
 
