@@ -4,6 +4,7 @@
         [--config=FILE]
 
 The checkpoint is the best one where the run's config.checkpoint.best names a metric, else the newest.
+On several hosts the same command runs on each, as for launch/train.py.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from suan_jax import cli, config_file
+from suan_jax import cli, config_file, processes
 from suan_jax.schema import SPLITS
 from suan_jax.table import print_table
 from suan_jax.training.evaluate_run import evaluate_run
@@ -25,16 +26,19 @@ _LOOPS = flags.DEFINE_integer(
     "loops", None, "calls of a looped model's block; config.model.inferred_loops if not given"
 )
 _CONFIG = flags.DEFINE_string("config", "", "config file of a run whose model that file defines")
+processes.define_flags()
 
 
 def main(argv: Sequence[str]) -> None:
     """Evaluates and prints."""
     del argv
+    processes.connect_by_flags()
     if _CONFIG.value:
         config_file.load_definitions(_CONFIG.value)
     predictions = Path(_PREDICTIONS.value) if _PREDICTIONS.value else None
     result = evaluate_run(Path(_WORKDIR.value), _SPLIT.value, predictions, _LOOPS.value)
-    print_table(f"{_WORKDIR.value}: {_SPLIT.value}", ["metric", "value"], result.items())
+    if processes.is_first():
+        print_table(f"{_WORKDIR.value}: {_SPLIT.value}", ["metric", "value"], result.items())
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from suan_jax.errors import Preempted, UserError, nearest
+from suan_jax.notice import notice
 
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
 _INTERRUPTED = 128 + 2  # what a shell reports of a process that SIGINT ended
@@ -41,7 +42,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     except UserError as error:
         _end(f"error: {error}", error.exit_code)
     except Preempted as error:
-        _end(str(error), error.exit_code)
+        notice(str(error))
+        sys.exit(error.exit_code)
     except BrokenPipeError:  # whoever reads the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_BROKEN_PIPE)

@@ -8,6 +8,7 @@ from suan_jax.data.block import Log
 from suan_jax.data.store import Store
 from suan_jax.errors import UserError
 from suan_jax.evaluation.evaluator import Scores
+from suan_jax.processes import is_first
 from suan_jax.training.compilation import enable_compilation_cache
 from suan_jax.training.evaluation import Evaluation
 from suan_jax.training.restore import restore_run
@@ -43,7 +44,8 @@ def evaluate_run(
     if predictions is None:
         return evaluation.metrics(state, split)
     scores = evaluation.scores(state, split)
-    write_predictions(predictions, scores, setup.log)
+    if is_first():
+        write_predictions(predictions, scores, setup.log)
     return scores.metrics()
 
 

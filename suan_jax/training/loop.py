@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from suan_jax.config_check import validate
 from suan_jax.errors import UserError
 from suan_jax.files import read_json, write_json
 from suan_jax.notice import notice
+from suan_jax.processes import by_first, check_same, is_first
 from suan_jax.progress import progress
 from suan_jax.training.checkpoint import Checkpoints
 from suan_jax.training.compilation import enable_compilation_cache
@@ -23,6 +25,7 @@ from suan_jax.training.setup import Setup, set_up
 from suan_jax.training.sharding import check_batch_size
 from suan_jax.training.state import TrainState
 from suan_jax.training.step import Metrics
+from suan_jax.training.versions import record_versions
 from suan_jax.training.workdir import check_unclaimed, claim, release
 
 
@@ -74,10 +77,14 @@ def _results(
     """Work directory to summary, or to what made its run diverge; what has finished is not run again."""
     for workdir, config in configs.items():
         validate(config)
-        check_unclaimed(workdir, config)
-    todo = [workdir for workdir in configs if not _finished(workdir).exists()]
-    diverged = _run({workdir: configs[workdir] for workdir in todo}, set_up) if todo else {}
-    return {workdir: diverged.get(workdir) or read_json(_finished(workdir)) for workdir in configs}
+        by_first(functools.partial(check_unclaimed, workdir, config))
+    done = by_first(lambda: [_finished(workdir).exists() for workdir in configs])
+    todo = {workdir: configs[workdir] for workdir, is_done in zip(configs, done, strict=True) if not is_done}
+    diverged = _run(todo, set_up) if todo else {}
+    return {
+        workdir: diverged.get(workdir) or by_first(functools.partial(read_json, _finished(workdir)))
+        for workdir in configs
+    }
 
 
 def _run(configs: Mapping[Path, Config], set_up: Callable[[Config], Setup]) -> dict[Path, UserError]:
@@ -87,6 +94,7 @@ def _run(configs: Mapping[Path, Config], set_up: Callable[[Config], Setup]) -> d
     with StopSignal() as stop, contextlib.ExitStack() as stack:
         first, *others = configs.values()
         setup = set_up(first)
+        check_same(setup.log.fingerprint, str(setup.log))
         check_batch_size(setup.mesh, first.train, "batch_size", first.data.candidates)
         setups = [setup, *map(setup.of, others)]
         evaluation = Evaluation(setup)
@@ -100,7 +108,7 @@ def _run(configs: Mapping[Path, Config], set_up: Callable[[Config], Setup]) -> d
             if stop.received:
                 raise group[0].stopped()
             for run, summary in together.finish():
-                write_json(_finished(run.workdir), summary)
+                by_first(functools.partial(write_json, _finished(run.workdir), summary))
             diverged |= {group[index].workdir: error for index, error in together.diverged.items()}
     return diverged
 
@@ -113,15 +121,18 @@ def _open(
     setup: Setup, workdir: Path, evaluation: Evaluation, stop: StopSignal, stack: contextlib.ExitStack
 ) -> Run:
     """A run with its work directory claimed; `stack` closes its checkpoints."""
-    new = claim(workdir, setup.config)
+    new = by_first(functools.partial(claim, workdir, setup.config))
+    check_same(str(workdir.is_dir()), f"the work directory {workdir}")
     checkpoints = Checkpoints(workdir / "checkpoints", setup.config.checkpoint.keep)
     stack.callback(checkpoints.close)
     try:
-        return Run(setup, workdir, checkpoints, evaluation, stop)
+        run = Run(setup, workdir, checkpoints, evaluation, stop)
     except UserError:
-        if new:
+        if new and is_first():
             release(workdir)  # so that the mistake can be put right in the config
         raise
+    by_first(functools.partial(record_versions, workdir, run.step))
+    return run
 
 
 class _Together:

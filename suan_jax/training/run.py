@@ -12,6 +12,7 @@ from suan_jax.config_dict import to_dict
 from suan_jax.errors import Preempted, UserError
 from suan_jax.files import write_array
 from suan_jax.notice import notice
+from suan_jax.processes import is_first
 from suan_jax.training.best import best_step
 from suan_jax.training.checkpoint import Checkpoints
 from suan_jax.training.clock import Clock
@@ -146,7 +147,8 @@ class Run:
         train = self.setup.config.train
         if train.save_scores:
             scores = self._evaluation.scores(state, train.final_split, self._unless_stopped, depths=True)
-            write_array(self.workdir / SCORES, scores.table())
+            if is_first():
+                write_array(self.workdir / SCORES, scores.table())
             result = scores.metrics()
         else:
             result = self._evaluation.metrics(state, train.final_split, self._unless_stopped, depths=True)
