@@ -15,6 +15,20 @@ import numpy as np
 from suan_jax.errors import UserError
 
 
+def check_file_system(path: Path) -> None:
+    """Checks that a path is not an object store's address, which `Path` takes for a folder named "gs:".
+
+    Raises:
+      UserError: if it is.
+    """
+    scheme = path.parts[0] if path.parts else ""
+    if scheme.endswith(":") and len(scheme) > 2:
+        raise UserError(
+            f"{scheme}//{'/'.join(path.parts[1:])} is in an object store, expected a directory: mount the "
+            "bucket, with gcsfuse for example, and name the mount"
+        )
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes `content` under `path`.
 

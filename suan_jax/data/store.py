@@ -18,6 +18,7 @@ from suan_jax.data.checks import check_ids
 from suan_jax.data.encoding import decode_block
 from suan_jax.data.store_writer import FORMAT, VERSION
 from suan_jax.errors import UserError
+from suan_jax.files import check_file_system
 from suan_jax.schema import SPLITS, Schema
 
 if TYPE_CHECKING:  # polars is needed by preparation and serving alone
@@ -54,6 +55,7 @@ class Store:
 
     def __init__(self, path: str | os.PathLike):
         self._path = pathlib.Path(path)
+        check_file_system(self._path)
         description, self._files = _open_description(self._path)
         self.schema = Schema.from_dict(description["schema"])
         self.source: str = description["source"]

@@ -8,7 +8,7 @@ from suan_jax.config import Config
 from suan_jax.config_check import validate
 from suan_jax.config_dict import differences, from_dict, to_dict
 from suan_jax.errors import UserError
-from suan_jax.files import read_json, write_json
+from suan_jax.files import check_file_system, read_json, write_json
 
 SCORES = "scores.npy"
 _CONFIG = "config.json"
@@ -20,8 +20,9 @@ def check_unclaimed(workdir: Path, config: Config) -> None:
     """Checks that a work directory is new, or holds a run of this config.
 
     Raises:
-      UserError: if it holds a run of another config, naming the fields that differ.
+      UserError: if it holds a run of another config, naming the fields that differ, or is in an object store.
     """
+    check_file_system(workdir)
     if not (workdir / _CONFIG).exists():
         return
     changed = [change for change in differences(read_config(workdir), config) if not change.startswith(_FREE)]

@@ -118,6 +118,15 @@ def test_processes_share_each_batch(log, processes, seed, data):
         assert_equal(joined, whole[step])
 
 
+@pytest.mark.parametrize("seed", [0, None])
+def test_a_process_may_have_shares_that_lie_apart(log, seed):
+    whole = source(log, 16, seed)
+    part = source(log, 16, seed, shards=(0, 2, 3), shard_count=4)
+    for step in range(20) if seed is not None else range(len(whole)):
+        expected = jax.tree.map(lambda x: np.concatenate([x[:4], x[8:]]), whole[step])
+        assert_equal(part[step], expected)
+
+
 def test_a_process_with_no_example_left_gets_pads(log):
     size = 4 * len(numbers(log, 0))
     last = source(log, size, None, shards=(3,), shard_count=4)[0]

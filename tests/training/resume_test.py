@@ -133,5 +133,6 @@ def test_nothing_half_written_is_left(disturbed):
         "config.json",
         "metrics.jsonl",
         "summary.json",
+        "versions.json",
     ]
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["56", "60"]

@@ -42,9 +42,9 @@ class Job:
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
 
-    def until(self, condition: Callable[[], bool], number: signal.Signals) -> Job:
+    def until(self, condition: Callable[[], bool], number: signal.Signals, timeout: float = 120) -> Job:
         """Sends a signal as soon as a condition holds."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + timeout
         while not condition():
             assert self.process.poll() is None, "it ended before:\n" + self.process.stderr.read()
             if time.monotonic() > deadline:
@@ -54,9 +54,9 @@ class Job:
         self.process.send_signal(number)
         return self
 
-    def end(self) -> subprocess.CompletedProcess:
+    def end(self, timeout: float = 120) -> subprocess.CompletedProcess:
         """Waits for the end."""
-        out, err = self.process.communicate(timeout=120)
+        out, err = self.process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(self.process.args, self.process.returncode, out, err)
 
 
