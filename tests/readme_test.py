@@ -2,6 +2,7 @@ import ast
 import inspect
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +71,8 @@ def test_the_table_of_commands_names_every_flag(launch):
     known = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
     if "define_config" in source:
         known.add("config")
+    if "processes.define_flags" in source:
+        known |= {"distributed", "coordinator", "processes", "process"}
     assert set(re.findall(r"--(\w+)", flags)) == known
 
 
@@ -77,6 +80,9 @@ def test_the_table_of_commands_names_every_flag(launch):
 def test_commands_are_well_formed(command, tmp_path, monkeypatch):
     arguments = shlex.split(command[command.index("launch/") :])
     source = (ROOT / arguments[0]).read_text()
+    for shared in ("processes", "cluster/actions"):
+        if f"{Path(shared).stem}.define_flags" in source:
+            source += (ROOT / "suan_jax" / f"{shared}.py").read_text()
     flags = [argument for argument in arguments[1:] if argument.startswith("--config")]
     for argument in arguments[1:]:
         assert argument in flags or f'"{argument[2:].partition("=")[0]}"' in source

@@ -1,6 +1,6 @@
-"""What hosts_test.py does in one of several processes that never train.
+"""What processes_test.py does in one of several processes that never train.
 
-python hosts_run.py FOLDER PORT COUNT INDEX: lays the batches of a numbered log out on meshes of all kinds and
+python processes_run.py FOLDER PORT COUNT INDEX: lays the batches of a numbered log out on meshes of all kinds and
 writes what it gathered of them.
 """
 

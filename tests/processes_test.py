@@ -11,8 +11,9 @@ import sys
 import numpy as np
 import pytest
 
+from tests import processes_run
 from tests.compiling import XLA_FLAGS
-from tests.training import hosts_run
+from tests.training.conftest import _compile_once  # noqa: F401, a fixture
 from tests.training.runs import ROOT, Job, arrays, last_state, rows, tiny, train_arguments
 
 _OVERRIDES = (
@@ -41,6 +42,24 @@ def _start(workdir, count, *overrides, devices=1):
     arguments += [f"--coordinator=localhost:{_free_port()}", f"--processes={count}"]
     environment = {"JAX_NUM_CPU_DEVICES": str(devices)}
     return [Job(*arguments, f"--process={index}", **environment) for index in range(count)]
+
+
+def _start_by_slurm(workdir, count, *overrides):
+    """The same with what srun would tell them on one node."""
+    arguments = [*train_arguments(workdir, *_OVERRIDES, *overrides), "--distributed"]
+    # JAX makes the port of the job's number.
+    slurm = {
+        "JOB_ID": _free_port() % 4096,
+        "STEP_NODELIST": "localhost",
+        "STEP_NUM_NODES": 1,
+        "NTASKS": count,
+    }
+    jobs = []
+    for index in range(count):
+        own = {**slurm, "PROCID": index, "LOCALID": index}
+        environment = {f"SLURM_{name}": str(value) for name, value in own.items()}
+        jobs.append(Job(*arguments, JAX_NUM_CPU_DEVICES="1", **environment))
+    return jobs
 
 
 def _end(jobs):
@@ -121,7 +140,8 @@ def test_killed_processes_start_again_and_end_as_if_they_had_not_been(one, tmp_p
 
 @pytest.mark.parametrize("count", _COUNTS)
 def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path, count):
-    jobs = _start(tmp_path, count, "train.steps=1000000", "checkpoint.every=1000000", "train.eval_every=0")
+    endless = ("train.steps=1000000", "checkpoint.every=1000000", "train.eval_every=0")
+    jobs = _start_by_slurm(tmp_path, count, *endless)
     jobs[-1].until(lambda: any(row["step"] >= 3 for row in rows(tmp_path)), signal.SIGTERM, _PATIENCE)
     codes, results = _end(jobs)
     assert codes == [75] * count, results
@@ -138,7 +158,7 @@ def seen(request, tmp_path_factory):
     folder, port = tmp_path_factory.mktemp("batches"), _free_port()
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": XLA_FLAGS}
     environment["PYTHONPATH"] = str(ROOT)
-    command = [sys.executable, hosts_run.__file__, str(folder), str(port), str(request.param)]
+    command = [sys.executable, processes_run.__file__, str(folder), str(port), str(request.param)]
     jobs = [
         subprocess.Popen([*command, str(index)], env=environment, stderr=subprocess.PIPE, text=True)
         for index in range(request.param)
