@@ -1,7 +1,7 @@
 """What processes_test.py does in one of several processes that never train.
 
-python processes_run.py FOLDER PORT COUNT INDEX: lays the batches of a numbered log out on meshes of all kinds and
-writes what it gathered of them.
+python processes_run.py FOLDER PORT COUNT INDEX: lays the batches of a numbered log out on meshes of all kinds
+and writes what it gathered of them.
 """
 
 import json
