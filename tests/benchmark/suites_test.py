@@ -148,7 +148,7 @@ def test_the_job_writes_json_and_prints_the_table(tmp_path, monkeypatch, capsys)
 @pytest.mark.parametrize(
     ("names", "place", "message"),
     [
-        (["stp"], "out.json", "--suite names 'stp', expected some of step, tables, input"),
+        (["stp"], "out.json", "--suite names 'stp', expected some of step, "),
         ([], "out.json", "--suite is empty"),
         (["tables"], "absent/out.json", "--out="),
         (["tables"], ".", "--out="),
