@@ -134,16 +134,16 @@ def _text(value: Any, where: str) -> str | None:
 
 
 def _number(value: Any, where: str) -> float | None:
-    if value is None:
-        return None
+    if value is None or (type(value) is float and value == value):  # the common ones first: they are many
+        return value
     if isinstance(value, numbers.Real):
         return None if value != value else float(value)
     raise UserError(f"{where} is {_short(value)}, expected a number")
 
 
 def _integer(value: Any, where: str) -> int | None:
-    if value is None:
-        return None
+    if value is None or (type(value) is int and abs(value) < 2**63):
+        return value
     if isinstance(value, numbers.Integral) and not isinstance(value, bool) and abs(value) < 2**63:
         return int(value)
     raise UserError(f"{where} is {_short(value)}, expected an id, an integer")
