@@ -79,19 +79,19 @@ def type_name(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def fits(value: Any, kind: Any) -> bool:
     """Whether a field of type `kind` may hold `value`; an int is a float, a bool is no number."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return True
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in args)
+        return any(fits(value, option) for option in args)
     if origin is tuple:
         if not isinstance(value, tuple):
             return False
         if len(args) == 2 and args[1] is Ellipsis:
-            return all(_fits(item, args[0]) for item in value)
-        return len(value) == len(args) and all(map(_fits, value, args))
+            return all(fits(item, args[0]) for item in value)
+        return len(value) == len(args) and all(map(fits, value, args))
     if kind in (int, float):
         return isinstance(value, (int, kind)) and not isinstance(value, bool)
     return isinstance(value, origin or kind)
@@ -105,7 +105,7 @@ def validate(config: Config) -> None:
     """
     values = {}
     for name, value, kind in leaves(config):
-        if not _fits(value, kind):
+        if not fits(value, kind):
             _refuse(name, value, type_name(kind))
         values[name] = value
 

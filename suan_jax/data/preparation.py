@@ -131,23 +131,23 @@ def _users(raw: RawLog, source: str) -> tuple[pl.DataFrame, pl.Expr]:
     users = per_user.collect(engine="streaming")
     total, train = int(users["_count"].sum()), int(users[_SEEN].sum())
     held_out = int(users["_held_out"].sum()) if chosen else round(raw.validation * train)
+    if not chosen:
+        first = np.iinfo(np.int64).max
+        if held_out:
+            # A pass of its own: collected together, the rows that both share would wait in memory.
+            frame = raw.impressions.filter(~pl.col(TEST)).select(TIME).collect(engine="streaming")
+            times = frame[TIME].to_numpy()
+            first = int(np.partition(times, train - held_out)[train - held_out])
+            held_out = int((times >= first).sum())  # more than asked for, where times are equal
+        mark = pl.col(TIME) >= first
     for name, count in (("train", train - held_out), ("test", total - train)):
         if count == 0:
             raise UserError(
                 f"{source}: the {name} split is empty ({train} impressions before the test period, of "
                 f"which {held_out} for validation, and {total - train} in it), expected at least one"
             )
-    if not chosen:
-        if raw.validation > 0 and held_out == 0:
-            raise UserError(
-                f"{source}: {raw.validation:g} of {train} train impressions leaves validation empty"
-            )
-        first = np.iinfo(np.int64).max
-        if held_out:
-            # A pass of its own: collected together, the rows that both share would wait in memory.
-            times = raw.impressions.filter(~pl.col(TEST)).select(TIME).collect(engine="streaming")
-            first = int(np.partition(times[TIME].to_numpy(), train - held_out)[train - held_out])
-        mark = pl.col(TIME) >= first
+    if not chosen and raw.validation > 0 and held_out == 0:
+        raise UserError(f"{source}: {raw.validation:g} of {train} train impressions leaves validation empty")
     users = users.with_columns(pl.Series(RANK, user_rank(users[USER]))).sort(RANK, USER)
     events = int(users["_events"].sum())
     if raw.events is not None:

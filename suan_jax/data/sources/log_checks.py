@@ -9,7 +9,6 @@ import polars as pl
 from suan_jax.data.raw_log import Table
 from suan_jax.data.sources.log_spec import (
     ACTION,
-    TIME_UNITS,
     Bucketed,
     Categorical,
     Column,
@@ -18,15 +17,18 @@ from suan_jax.data.sources.log_spec import (
     MultiValued,
     Numeric,
 )
+from suan_jax.data.sources.log_spec_values import check_values
 from suan_jax.data.sources.log_tables import LogTables, event_columns
 from suan_jax.data.sources.raw_table import (
     Check,
     RawTable,
     check_unique,
-    key_check,
+    key_checks,
     number,
     number_check,
     order_check,
+    raw_checks,
+    require_single,
     time_checks,
 )
 from suan_jax.errors import UserError
@@ -71,6 +73,7 @@ def check_spec(spec: LogSpec) -> None:
     Raises:
       UserError: naming the field, its value and what was expected.
     """
+    check_values(spec)
     outcome = None if spec.label is None else parse_label(spec.label)[0]
     for group in GROUPS:
         names = [column.name for column in spec.group(group)]
@@ -96,28 +99,15 @@ def check_spec(spec: LogSpec) -> None:
     action = action_feature(spec)
     if action in [column.name for column in spec.history]:
         raise UserError(f"spec: history declares {action!r} twice, for the action is a feature by itself")
-    _check_values(spec)
+    _check_choices(spec)
     _check_vocabularies(spec)
 
 
-def _check_values(spec: LogSpec) -> None:
-    units = (*TIME_UNITS, "datetime")
-    named = [("time_unit", spec.time_unit, units), ("history_of", spec.history_of, ("all", "clicked"))]
-    if spec.events is not None and spec.events.time_unit is not None:
-        named.append(("events.time_unit", spec.events.time_unit, units))
-    if spec.negatives is not None:
-        named.append(("negatives.kind", spec.negatives.kind, ("uniform", "popularity", "recent")))
-    for field, value, known in named:
-        if value not in known:
-            raise UserError(f"spec: {field} is {value!r}, expected one of {', '.join(known)}")
+def _check_choices(spec: LogSpec) -> None:
     if (spec.test_from is None) == (spec.test_share is None):
         raise UserError("spec: expected one of test_from and test_share, and not both")
     if spec.label is None and spec.negatives is None:
         raise UserError("spec: label is None, so every row is a click, and negatives are None too")
-    for field in ("test_share", "validation_share"):
-        value = getattr(spec, field)
-        if value is not None and not 0 <= value < 1:
-            raise UserError(f"spec: {field} is {value}, expected a share in [0, 1)")
 
 
 def _check_vocabularies(spec: LogSpec) -> None:
@@ -138,7 +128,11 @@ def check_tables(spec: LogSpec, tables: LogTables) -> None:
       UserError: naming file, column and the first bad row.
     """
     main = tables.impressions
-    checks = [key_check(spec.user), key_check(spec.item), *time_checks(main, spec.time, spec.time_unit)]
+    checks = [
+        *key_checks(main, spec.user),
+        *key_checks(main, spec.item),
+        *time_checks(main, spec.time, spec.time_unit),
+    ]
     if spec.ordered:
         checks.append(order_check(main, spec.time, spec.time_unit))
     if spec.label is not None:
@@ -156,7 +150,7 @@ def check_tables(spec: LogSpec, tables: LogTables) -> None:
         events = event_columns(spec)
         if events.action is not None:
             past.append(Categorical(name=events.action))
-        keys = [key_check(events.user), key_check(events.item)]
+        keys = [*key_checks(tables.events, events.user), *key_checks(tables.events, events.item)]
         times = time_checks(tables.events, events.time, events.time_unit)
         tables.events.check([*keys, *times, *_column_checks(tables.events, past)])
     main.check([*checks, *_column_checks(main, own)])
@@ -172,7 +166,7 @@ def check_tables(spec: LogSpec, tables: LogTables) -> None:
 
 def _label_check(spec: LogSpec, table: RawTable) -> Check:
     column, comparison, _ = parse_label(spec.label)
-    table.require([column])
+    require_single(table, column)
     if comparison is not None:
         return Check(column, number(column).is_null(), "a number, for the label compares it")
     return Check(column, ~number(column).is_in([0.0, 1.0]).fill_null(False), "a label, 0 or 1")
@@ -185,14 +179,17 @@ def _column_checks(table: RawTable, columns: list[Column]) -> list[Check]:
         dtype = table.dtype(column.name)
         if isinstance(column, MultiValued):
             right, expected = (
-                (isinstance(dtype, pl.List), "a list column")
+                (isinstance(dtype, pl.List) and not dtype.inner.is_nested(), "a list column")
                 if column.separator is None
                 else (dtype == pl.String(), f"texts separated by {column.separator!r}")
             )
-        else:
-            right, expected = not dtype.is_nested(), "one value per row"
-        if not right:
-            raise UserError(f"{table.name}: column {column.name!r} is of type {dtype}, expected {expected}")
-        if isinstance(column, Numeric | Bucketed):
+            if not right:
+                raise UserError(
+                    f"{table.name}: column {column.name!r} is of type {dtype}, expected {expected}"
+                )
+        elif isinstance(column, Numeric | Bucketed):
+            require_single(table, column.name)
             checks.append(number_check(column.name))
+        else:
+            checks.extend(raw_checks(table, column.name))
     return checks

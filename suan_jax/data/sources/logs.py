@@ -160,9 +160,13 @@ def _profile(log: pl.LazyFrame, spec: LogSpec, tables: LogTables) -> pl.LazyFram
 def _value(column: Column) -> pl.Expr:
     if isinstance(column, Numeric | Bucketed):
         return number(column.name).alias(column.name)
-    if isinstance(column, MultiValued) and column.separator is not None:
-        parts = pl.col(column.name).str.split(column.separator)
-        return parts.list.eval(pl.element().filter(pl.element() != ""))
+    if isinstance(column, MultiValued):
+        parts = pl.col(column.name)
+        if column.separator is not None:
+            parts = parts.str.split(column.separator)
+            parts = parts.list.eval(pl.element().filter(pl.element() != ""))
+        # A schema's feature of one value is no list.
+        return parts if column.values > 1 else parts.list.drop_nulls().list.first().alias(column.name)
     return pl.col(column.name)
 
 

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
+from polars import selectors
 
+from suan_jax.data.sources.csv_form import check_form
 from suan_jax.data.sources.log_spec import TIME_UNITS
 from suan_jax.errors import UserError
 
 ROW = "_row"  # position of a row over all files of a table
 FILE_ROW = "_file_row"  # its position in its own file, from 1
+_LARGEST = 1e30  # a number that float32 holds, whose square float64 sums
 _EARLIEST = int(datetime.datetime(1971, 1, 1, tzinfo=datetime.UTC).timestamp())
 _LATEST = int(datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC).timestamp())
 
@@ -55,18 +58,22 @@ class RawTable:
         Raises:
           UserError: if there is none, it is of another kind, or it is empty.
         """
-        files = tuple(sorted(raw.glob(pattern)))
+        try:
+            files = tuple(sorted(raw.glob(pattern)))
+        except (ValueError, IndexError, NotImplementedError):  # absolute, or empty
+            raise UserError(f"spec: {pattern!r} is no file or glob relative to {raw}") from None
         if not files:
             raise UserError(f"{raw / pattern} is missing, expected a Parquet or CSV file")
         for file in files:
             if file.suffix not in (".csv", ".parquet"):
                 raise UserError(f"{file} ends in {file.suffix!r}, expected .parquet or .csv")
-        try:
-            columns = tuple(_scan_file(files[0]).collect_schema())
-        except pl.exceptions.NoDataError:
-            raise UserError(f"{files[0]} is empty, expected a header and rows") from None
-        table = cls(files, columns)
+            if not file.is_file():
+                raise UserError(f"{file} is no file, expected a Parquet or CSV file")
+        table = cls(files, _columns(files[0]))
         for file in files:
+            columns = _columns(file)
+            if file.suffix == ".csv":
+                check_form(file, len(columns))
             table.require_rows(file)
         return table
 
@@ -148,24 +155,76 @@ class RawTable:
 def _scan_file(path: Path) -> pl.LazyFrame:
     if path.suffix == ".csv":
         return pl.scan_csv(path, infer_schema=False)
-    return pl.scan_parquet(path)
+    # A dictionary is how a file stores texts, and no other kind of value.
+    return pl.scan_parquet(path).with_columns(selectors.by_dtype(pl.Categorical, pl.Enum).cast(pl.String))
+
+
+def _columns(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(_scan_file(path).collect_schema())
+    except pl.exceptions.NoDataError:
+        raise UserError(f"{path} is empty, expected a header and rows") from None
+    except pl.exceptions.ComputeError as error:
+        raise UserError(f"{path} cannot be read: it is damaged, or of another kind ({error})") from error
 
 
 def number(column: str) -> pl.Expr:
-    """A column as float64; null where it is no finite number."""
+    """A column as float64; null where it is no number, or one so large that its square is none."""
     value = pl.col(column).cast(pl.Float64, strict=False)
-    return pl.when(value.is_finite()).then(value)
+    return pl.when(value.abs() <= _LARGEST).then(value)
 
 
 def number_check(column: str) -> Check:
     """Values must be numbers or missing."""
     bad = pl.col(column).is_not_null() & number(column).is_null()
-    return Check(column, bad, "a number")
+    return Check(column, bad, "a number of at most 1e30")
+
+
+def require_single(table: RawTable, column: str) -> None:
+    """Checks that a column has one value per row.
+
+    Raises:
+      UserError: if it is missing, or holds lists or records.
+    """
+    table.require([column])
+    dtype = table.dtype(column)
+    if dtype.is_nested():
+        raise UserError(f"{table.name}: column {column!r} is of type {dtype}, expected one value per row")
+
+
+def raw_checks(table: RawTable, column: str) -> list[Check]:
+    """What is to have a vocabulary must be text in UTF-8 or fit the integers of 64 bits.
+
+    Raises:
+      UserError: as `require_single`, or if a column of bytes is no text.
+    """
+    require_single(table, column)
+    dtype, value = table.dtype(column), pl.col(column)
+    if dtype == pl.Binary():
+        try:
+            table.scan([column]).select(value.cast(pl.String).str.len_bytes().max()).collect(
+                engine="streaming"
+            )
+        except pl.exceptions.ComputeError:  # which no lenient cast of bytes keeps from being raised
+            raise UserError(f"{table.name}: column {column!r} holds bytes, expected text in UTF-8") from None
+    if dtype.is_integer():
+        lost = value.is_not_null() & value.cast(pl.Int64, strict=False).is_null()
+        return [Check(column, lost, "an integer below 2**63; larger ones may be given as text")]
+    return []
 
 
 def key_check(column: str) -> Check:
     """A key may not be null."""
     return Check(column, pl.col(column).is_null(), "a value, for it is a key")
+
+
+def key_checks(table: RawTable, column: str) -> list[Check]:
+    """Both: a key is a raw value, and there.
+
+    Raises:
+      UserError: as `require_single`.
+    """
+    return [key_check(column), *raw_checks(table, column)]
 
 
 def seconds(column: str, unit: str, dtype: pl.DataType) -> pl.Expr:
@@ -188,9 +247,11 @@ def time_checks(table: RawTable, column: str, unit: str) -> list[Check]:
     """
     table.require([column])
     dtype = table.dtype(column)
-    if not (dtype == pl.String() or (dtype.is_temporal() if unit == "datetime" else dtype.is_numeric())):
+    # Seconds since 1970 in 32-bit floats are minutes apart.
+    right = isinstance(dtype, pl.Datetime | pl.Date) if unit == "datetime" else dtype.is_numeric()
+    if dtype != pl.String() and (not right or dtype in (pl.Float32(), pl.Float16())):
         raise UserError(
-            f"{table.name}: column {column!r} is of type {dtype}, expected times in unit {unit!r}"
+            f"{table.name}: column {column!r} is of type {dtype}, which cannot hold times in unit {unit!r}"
         )
     time = seconds(column, unit, dtype)
     return [
@@ -212,7 +273,7 @@ def check_unique(table: RawTable, key: str) -> None:
     Raises:
       UserError: naming the value and the row that repeats it.
     """
-    table.check([key_check(key)])
+    table.check(key_checks(table, key))
     rows = table.scan([key])
     repeated = rows.group_by(key).agg(pl.len(), pl.col(ROW).sort().get(1, null_on_oob=True).alias("second"))
     first = repeated.filter(pl.col("len") > 1).sort("second").head(1).collect(engine="streaming")

@@ -200,6 +200,9 @@ def _bad(column: str, row: int, value) -> pl.DataFrame:
         (_ratings(), {"test_from": "soon"}, r"test_from is 'soon'"),
         (_ratings(), {"test_share": 0.5}, r"one of test_from and test_share"),
         (_ratings(), {"context": (MultiValued(name="price", values=2),)}, r"'price' is of type .* list"),
+        (_bad("price", 2, "1e300"), {}, r"column 'price', row 2 holds '1e300', expected a number of at most 1e30"),
+        (_ratings(), {"impressions": "/ratings.csv"}, r"'/ratings.csv' is no file or glob relative to"),
+        (_ratings(), {"impressions": "."}, r"'.' is no file or glob relative to"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_in_one_sentence(tmp_path, table, change, message):
@@ -207,6 +210,83 @@ def test_mistakes_are_named_in_one_sentence(tmp_path, table, change, message):
     with pytest.raises(UserError, match=message) as raised:
         logs.read(tmp_path, dataclasses.replace(SPEC, **change))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"test_from": 20200917}, r"test_from is 20200917, expected str"),
+        ({"test_from": None, "test_share": float("nan")}, r"test_share is nan, expected a share"),
+        ({"min_count": 0}, r"min_count is 0, expected a positive number"),
+        ({"profile": "who"}, r"profile is 'who', expected a tuple of columns"),
+        ({"context": ("length",)}, r"context is .* expected a tuple of columns"),
+        ({"context": (Categorical(name="length", min_count="5"),)}, r"context length.min_count is '5'"),
+        ({"context": (MultiValued(name="length", values=0),)}, r"context length.values is 0"),
+        ({"context": (MultiValued(name="length", values=2, separator=""),)}, r".*separator is ''"),
+        ({"context": (Hashed(name="length", ids=2),)}, r"context length.ids is 2, expected at least 3"),
+        ({"context": (Hashed(name="length", ids=2**31),)}, r".*ids is 2147483648, .* below 2147483648"),
+        ({"context": (Bucketed(name="length", buckets=0),)}, r"context length.buckets is 0"),
+        ({"context": (Categorical(name="_row"),)}, r"a name in context is '_row'"),
+        ({"context": (Categorical(name="length", table="../up"),)}, r"a name in context is '../up'"),
+        ({"negatives": Negatives(per_positive=0)}, r"negatives.per_positive is 0"),
+        ({"negatives": Negatives(days=-1)}, r"negatives.days is -1"),
+        ({"negatives": Negatives(seed=-1)}, r"negatives.seed is -1"),
+        ({"negatives": Negatives(kind="all")}, r"negatives.kind is 'all', expected one of uniform"),
+    ],
+)  # fmt: skip
+def test_values_of_a_spec_are_checked_before_any_file(tmp_path, change, message):
+    with pytest.raises(UserError, match=f"spec: {message}"):
+        logs.read(tmp_path, dataclasses.replace(SPEC, **change))
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pl.lit([1]).alias("rating"), r"'rating' is of type List.* one value per row"),
+        (pl.struct("who").alias("who"), r"'who' is of type Struct.* one value per row"),
+        (pl.lit(b"\xff").alias("who"), r"'who' holds bytes, expected text in UTF-8"),
+        (pl.lit(2**63, pl.UInt64).alias("who"), r"'who', row 1 holds 9223372036854775808, .* below 2\*\*63"),
+        (pl.col("at").cast(pl.Float32), r"'at' is of type Float32, which cannot hold times"),
+        (pl.from_epoch("at").dt.time(), r"'at' is of type Time, which cannot hold times"),
+    ],
+)
+def test_parquet_columns_of_a_wrong_type_are_named(tmp_path, column, message):
+    _write(tmp_path, ratings=None)
+    _ratings().with_columns(column).write_parquet(tmp_path / "ratings.parquet")
+    unit = "datetime" if "Time" in message else "s"
+    with pytest.raises(UserError, match=f"ratings.parquet: column {message}"):
+        logs.read(tmp_path, dataclasses.replace(SPEC, impressions="ratings.parquet", time_unit=unit))
+
+
+def test_texts_stored_by_dictionary_are_texts(tmp_path):
+    spec = dataclasses.replace(SPEC, impressions="ratings.parquet")
+    logs_read = []
+    for dtype in (pl.String, pl.Categorical):
+        _write(
+            tmp_path, ratings=_ratings().with_columns(pl.col("rating", "film").cast(pl.String).cast(dtype))
+        )
+        logs_read.append(logs.read(tmp_path, spec).impressions.collect().sort(ORDER))
+    assert logs_read[0].equals(logs_read[1])
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    _write(tmp_path)
+    (tmp_path / "ratings.parquet").write_bytes((tmp_path / "ratings.parquet").read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"ratings.parquet cannot be read"):
+        logs.read(tmp_path, dataclasses.replace(SPEC, impressions="ratings.parquet"))
+
+
+def test_a_multi_valued_feature_of_one_value_is_its_first(tmp_path):
+    _write(tmp_path)
+    candidate = (Categorical(name="film"), MultiValued(name="cast", values=1, separator="|"))
+    spec = dataclasses.replace(SPEC, candidate=candidate, category=None)
+    prepare(logs.read(tmp_path, spec), tmp_path / "store", "logs", min_count=1)
+    store = open_store(tmp_path / "store")
+    films = dict(store.vocabulary("film").select("id", "raw").rows())
+    names = dict(store.vocabulary("cast").select("id", "raw").rows())
+    block = store.block(0)
+    for film, name in zip(block.candidate["film"], block.candidate["cast"], strict=True):
+        assert names.get(int(name), "") == ["x", "", "", "y"][int(films[film]) % 4]
 
 
 def test_a_key_that_repeats_is_named(tmp_path):
@@ -229,6 +309,13 @@ def test_empty_split_is_refused(tmp_path):
         prepare(
             logs.read(tmp_path, dataclasses.replace(SPEC, test_from="2030-01-01")), tmp_path / "store", "logs"
         )
+
+
+def test_a_train_split_that_equal_times_leave_empty_is_refused(tmp_path):
+    at = pl.when(pl.col("at") < START + 4 * DAY).then(START).otherwise("at").alias("at")
+    _write(tmp_path, ratings=_ratings().with_columns(at))
+    with pytest.raises(UserError, match=r"train split is empty .48 .* of which 48 for validation, and 12"):
+        prepare(logs.read(tmp_path, SPEC), tmp_path / "store", "logs")
 
 
 def test_spec_files(tmp_path):

@@ -1,0 +1,77 @@
+"""The form of a CSV file: in UTF-8, and every row with as many fields as the header."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import polars as pl
+
+from suan_jax.errors import UserError
+
+_LINE = "line"
+_GZIP = b"\x1f\x8b"
+
+
+def check_form(file: Path, fields: int) -> None:
+    """Checks that every row of a CSV file has `fields` fields.
+
+    Reading pads short rows and, where not all columns are asked for, cuts long ones, so that an unquoted
+    comma would shift values without a word. A file without quotes takes one streaming pass; with quotes, or
+    a row of another length, it is read again row by row, as quoted fields may hold commas and line ends.
+
+    Raises:
+      UserError: naming the first row (counted from 1, the header aside) that is broken.
+    """
+    line = pl.col(_LINE)
+    odd = line.str.contains('"', literal=True) | (line.str.count_matches(",", literal=True) != fields - 1)
+    try:
+        if not pl.scan_lines(file, name=_LINE).select(odd.any()).collect(engine="streaming").item():
+            return
+    except pl.exceptions.ComputeError:
+        pass  # invalid UTF-8, whose row is found below
+    row = 0
+    try:
+        with _open(file) as text, _any_field_size():
+            for row, values in enumerate(csv.reader(text, strict=True)):
+                if len(values) != fields:
+                    raise UserError(
+                        f"{file}: row {row} has {len(values)} fields, expected {fields}: the line is broken, "
+                        f"or a comma is not quoted"
+                    )
+    except UnicodeDecodeError:
+        row = _undecodable(file)
+        raise UserError(f"{file}: {f'row {row}' if row else 'its header'} is not text in UTF-8") from None
+    except csv.Error as error:
+        raise UserError(f"{file}: row {row + 1} has a quote that is not closed right ({error})") from None
+    except (OSError, EOFError) as error:
+        raise UserError(f"{file} cannot be read ({error})") from error
+
+
+def _open(file: Path, errors: str = "strict") -> TextIO:
+    with file.open("rb") as start:
+        opener = gzip.open if start.read(len(_GZIP)) == _GZIP else open
+    return opener(file, "rt", encoding="utf-8-sig", errors=errors, newline="")
+
+
+def _undecodable(file: Path) -> int:
+    """The first row with bytes that are not UTF-8."""
+    with _open(file, errors="surrogateescape") as text, _any_field_size():
+        for row, values in enumerate(csv.reader(text)):
+            if any("\udc80" <= letter <= "\udcff" for value in values for letter in value):
+                return row
+    return 0
+
+
+@contextlib.contextmanager
+def _any_field_size() -> Iterator[None]:
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
