@@ -49,6 +49,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         sys.exit(_BROKEN_PIPE)
     except KeyboardInterrupt:
         _end("interrupted", _INTERRUPTED)
+    except MemoryError as error:
+        _end(f"error: memory is not enough ({error}): ask for less", UserError.exit_code)
     except Exception as error:
         if not (place := _full_disk(error)):
             raise

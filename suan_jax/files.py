@@ -82,9 +82,11 @@ def read_json(path: Path) -> Any:
     """Reads what `write_json` wrote.
 
     Raises:
-      UserError: if the file is not JSON.
+      UserError: if the file cannot be read, or is not JSON.
     """
     try:
         return json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error})") from error

@@ -18,7 +18,7 @@ from absl import flags
 from suan_jax import cli
 from suan_jax.errors import Preempted, UserError
 
-_ENDS = ["nothing", "mistake", "preempt", "bug", "fill", "wait", "return"]
+_ENDS = ["nothing", "mistake", "preempt", "bug", "fill", "hoard", "wait", "return"]
 _DO = flags.DEFINE_enum("do", "nothing", _ENDS, "What.")
 _PORT = flags.DEFINE_integer("port", 8000, "Where it listens.", lower_bound=1)
 _DRY = flags.DEFINE_bool("dry_run", False, "Only says what it would do.")
@@ -35,6 +35,8 @@ def main(argv):
     if _DO.value == "fill":
         with open("/dev/full", "w", buffering=1) as file:
             file.write("x\\n")
+    if _DO.value == "hoard":
+        raise MemoryError("9 GiB")
     if _DO.value == "wait":
         print("ready", flush=True)
         time.sleep(60)
@@ -72,13 +74,14 @@ def test_a_job_that_is_done_exits_with_zero_or_its_own_code(job):
         (["--do=mistake"], 2, "error: column 'item' of log.csv is missing"),
         (["--do=preempt"], 75, "stopped at step 3: repeat the command"),
         (["--do=fill"], 2, "error: No space left on device: free some space and repeat the command"),
+        (["--do=hoard"], 2, "error: memory is not enough (9 GiB): ask for less"),
         (["--port=abc"], 2, "error: --port is 'abc', expected a positive integer"),
         (["--port=0"], 2, "error: --port is '0', expected a positive integer"),
         (["--prot=80"], 2, "error: --prot is not a flag, the nearest is --port"),
         (
             ["--do=all"],
             2,
-            "error: --do is 'all', expected one of nothing, mistake, preempt, bug, fill, wait, return",
+            "error: --do is 'all', expected one of nothing, mistake, preempt, bug, fill, hoard, wait, return",
         ),
         (["x.csv"], 2, "error: 'x.csv' is not expected here: every argument is a flag, --NAME=VALUE"),
     ],
@@ -132,7 +135,7 @@ def test_help_shows_the_docstring_and_the_jobs_own_flags(job):
 
         Flags:
           --do=VALUE
-              <nothing|mistake|preempt|bug|fill|wait|return>: What. (default: nothing)
+              <nothing|mistake|preempt|bug|fill|hoard|wait|return>: What. (default: nothing)
           --port=VALUE
               Where it listens. (default: 8000)
           --[no]dry_run

@@ -11,7 +11,7 @@ from typing import Any
 from suan_jax.config import Config
 from suan_jax.config_check import validate
 from suan_jax.errors import UserError
-from suan_jax.files import read_json, write_json
+from suan_jax.files import write_json
 from suan_jax.notice import notice
 from suan_jax.processes import by_first, check_same, is_first
 from suan_jax.progress import progress
@@ -26,7 +26,7 @@ from suan_jax.training.sharding import check_batch_size
 from suan_jax.training.state import TrainState
 from suan_jax.training.step import Metrics
 from suan_jax.training.versions import record_versions
-from suan_jax.training.workdir import check_unclaimed, claim, release
+from suan_jax.training.workdir import SUMMARY, check_unclaimed, claim, hold, read_summary, release
 
 
 def train(config: Config, workdir: Path, set_up: Callable[[Config], Setup] = set_up) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _results(
     todo = {workdir: configs[workdir] for workdir, is_done in zip(configs, done, strict=True) if not is_done}
     diverged = _run(todo, set_up) if todo else {}
     return {
-        workdir: diverged.get(workdir) or by_first(functools.partial(read_json, _finished(workdir)))
+        workdir: diverged.get(workdir) or by_first(functools.partial(read_summary, workdir))
         for workdir in configs
     }
 
@@ -114,13 +114,14 @@ def _run(configs: Mapping[Path, Config], set_up: Callable[[Config], Setup]) -> d
 
 
 def _finished(workdir: Path) -> Path:
-    return workdir / "summary.json"
+    return workdir / SUMMARY
 
 
 def _open(
     setup: Setup, workdir: Path, evaluation: Evaluation, stop: StopSignal, stack: contextlib.ExitStack
 ) -> Run:
-    """A run with its work directory claimed; `stack` closes its checkpoints."""
+    """A run with its work directory held and claimed; `stack` lets go of it and closes its checkpoints."""
+    by_first(functools.partial(hold, workdir, stack))
     new = by_first(functools.partial(claim, workdir, setup.config))
     check_same(str(workdir.is_dir()), f"the work directory {workdir}")
     checkpoints = Checkpoints(workdir / "checkpoints", setup.config.checkpoint.keep)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 from pathlib import Path
+from typing import Any
+
 
 from suan_jax.config import Config
 from suan_jax.config_check import validate
@@ -10,6 +15,7 @@ from suan_jax.config_dict import differences, from_dict, to_dict
 from suan_jax.errors import UserError
 from suan_jax.files import check_file_system, read_json, write_json
 
+SUMMARY = "summary.json"
 SCORES = "scores.npy"
 _CONFIG = "config.json"
 # A run may go on elsewhere: these say where and how fast it runs, not what it computes.
@@ -20,10 +26,15 @@ def check_unclaimed(workdir: Path, config: Config) -> None:
     """Checks that a work directory is new, or holds a run of this config.
 
     Raises:
-      UserError: if it holds a run of another config, naming the fields that differ, or is in an object store.
+      UserError: if it holds a run of another config, naming the fields that differ, or of an unknown one, or
+        is in an object store.
     """
     check_file_system(workdir)
     if not (workdir / _CONFIG).exists():
+        if (workdir / SUMMARY).exists() or any((workdir / "checkpoints").glob("[0-9]*")):
+            raise UserError(
+                f"{workdir} holds a run without its {_CONFIG}: put that back, or give another --workdir"
+            )
         return
     changed = [change for change in differences(read_config(workdir), config) if not change.startswith(_FREE)]
     if changed:
@@ -31,6 +42,32 @@ def check_unclaimed(workdir: Path, config: Config) -> None:
             f"{workdir} holds a run of another config ({'; '.join(changed)}): give another --workdir, or the "
             "config it was started with"
         )
+
+
+def hold(workdir: Path, stack: contextlib.ExitStack) -> None:
+    """Keeps other jobs out of a work directory, made if need be; `stack`, or a kill, lets go of it.
+
+    Raises:
+      UserError: if another job holds it.
+    """
+    _make(workdir)
+    descriptor = os.open(workdir, os.O_RDONLY)
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"{workdir} is in use by another process: wait for it, or give another --workdir"
+        ) from None
+    except OSError:
+        pass  # a file system without locks
+
+
+def _make(workdir: Path) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the work directory {workdir}: {error.strerror}") from error
 
 
 def claim(workdir: Path, config: Config) -> bool:
@@ -42,10 +79,7 @@ def claim(workdir: Path, config: Config) -> bool:
     Raises:
       UserError: if that cannot be.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the work directory {workdir}: {error.strerror}") from error
+    _make(workdir)
     new = not (workdir / _CONFIG).exists()
     write_json(workdir / _CONFIG, to_dict(config))
     return new
@@ -54,6 +88,18 @@ def claim(workdir: Path, config: Config) -> bool:
 def release(workdir: Path) -> None:
     """Takes a `claim` back."""
     (workdir / _CONFIG).unlink()
+
+
+def read_summary(workdir: Path) -> dict[str, Any]:
+    """The summary of a run that has finished.
+
+    Raises:
+      UserError: if it is damaged.
+    """
+    summary = read_json(workdir / SUMMARY)
+    if not isinstance(summary, dict) or "model" not in summary:
+        raise UserError(f"{workdir / SUMMARY} is not the summary of a run: remove it and repeat the command")
+    return summary
 
 
 def read_config(workdir: Path) -> Config:

@@ -1,10 +1,11 @@
+import contextlib
 import json
 
 import pytest
 
 from suan_jax.config_dict import to_dict
 from suan_jax.errors import UserError
-from suan_jax.training.workdir import check_unclaimed, claim, read_config, release
+from suan_jax.training.workdir import check_unclaimed, claim, hold, read_config, read_summary, release
 from tests.training.runs import tiny
 
 
@@ -44,6 +45,32 @@ def test_a_work_directory_that_is_a_file_is_refused(tmp_path):
     check_unclaimed(path, tiny())
     with pytest.raises(UserError, match=rf"cannot make the work directory {path}: File exists"):
         claim(path, tiny())
+
+
+def test_one_job_at_a_time_holds_a_work_directory(tmp_path):
+    with contextlib.ExitStack() as first:
+        hold(tmp_path / "run", first)
+        with contextlib.ExitStack() as second:
+            with pytest.raises(UserError, match="run is in use by another process"):
+                hold(tmp_path / "run", second)
+            hold(tmp_path / "other", second)
+    with contextlib.ExitStack() as third:
+        hold(tmp_path / "run", third)
+    assert not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize("left", ["summary.json", "checkpoints/20"])
+def test_a_run_whose_config_is_gone_is_not_taken_for_another(tmp_path, left):
+    (tmp_path / left).mkdir(parents=True)
+    with pytest.raises(UserError, match=r"holds a run without its config\.json"):
+        check_unclaimed(tmp_path, tiny())
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", '{"auc": 0.'])
+def test_a_damaged_summary_is_refused(tmp_path, content):
+    (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(UserError, match=r"summary\.json is not"):
+        read_summary(tmp_path)
 
 
 @pytest.mark.parametrize(
