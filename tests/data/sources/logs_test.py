@@ -200,7 +200,7 @@ def _bad(column: str, row: int, value) -> pl.DataFrame:
         (_ratings(), {"test_from": "soon"}, r"test_from is 'soon'"),
         (_ratings(), {"test_share": 0.5}, r"one of test_from and test_share"),
         (_ratings(), {"context": (MultiValued(name="price", values=2),)}, r"'price' is of type .* list"),
-        (_bad("price", 2, "1e300"), {}, r"column 'price', row 2 holds '1e300', expected a number of at most 1e30"),
+        (_bad("price", 2, "1e300"), {}, r"column 'price', row 2 holds '1e300', expected a number of at most"),
         (_ratings(), {"impressions": "/ratings.csv"}, r"'/ratings.csv' is no file or glob relative to"),
         (_ratings(), {"impressions": "."}, r"'.' is no file or glob relative to"),
     ],
