@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 from rich.console import Console
 
 from suan_jax.config import SyntheticConfig
@@ -58,8 +59,14 @@ def prepare_store(
     folder = Path(raw)
     if not raw or not folder.is_dir():
         raise UserError(f"--raw={raw} is no folder, expected the one with the raw files of {source}")
-    log = SOURCES[source](folder, load_spec(spec) if spec else None)
-    return prepare(log, out, source, min_count, console)
+    described = load_spec(spec) if spec else None
+    try:
+        return prepare(SOURCES[source](folder, described), out, source, min_count, console)
+    except pl.exceptions.ComputeError as error:
+        # A damaged page is met only when it is read, wherever that happens first.
+        if not str(error).startswith("parquet:"):
+            raise
+        raise UserError(f"a Parquet file of --raw={raw} is damaged ({error})") from error
 
 
 def _copy_synthetic(out: str, console: Console | None) -> Summary:

@@ -34,7 +34,13 @@ def open_store(path: str | os.PathLike) -> Store:
       UserError: if there is none, it is of another format version, or a file of it is missing, truncated
         or altered; records are checked as they are read.
     """
-    return Store(path)
+    try:
+        return Store(path)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is no store that can be read: its schema.json or checksums.json is damaged ({error!r}), "
+            "prepare the store again"
+        ) from error
 
 
 class Store:

@@ -30,7 +30,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """
     rows = []
     # What follows the last line break is empty, or was cut short.
-    for number, line in enumerate(path.read_text().split("\n")[:-1], start=1):
+    for number, line in enumerate(path.read_text(errors="replace").split("\n")[:-1], start=1):
         try:
             row = json.loads(line)
             row["step"] + 0

@@ -224,6 +224,16 @@ def test_what_is_no_store_is_refused_by_name(tmp_path):
         open_store(tmp_path)
 
 
+@pytest.mark.parametrize("old", ['"bytes"', '"files"'])
+def test_checksums_of_another_form_are_refused(tmp_path, old):
+    path = write(tmp_path / "store", random_log(0))
+    text = (path / "checksums.json").read_text()
+    assert old in text
+    (path / "checksums.json").write_text(text.replace(old, '"other"'))
+    with pytest.raises(UserError, match=r"store.*checksums\.json.* prepare the store again"):
+        open_store(path).block(0)
+
+
 def test_another_version_is_refused(tmp_path):
     path = write(tmp_path / "store", random_log())
     description = json.loads((path / "schema.json").read_text())

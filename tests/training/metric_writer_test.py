@@ -81,14 +81,14 @@ def test_a_fresh_run_starts_a_fresh_file(tmp_path):
     assert _rows(tmp_path) == [{"step": 0, "loss": 2.0}]
 
 
-@pytest.mark.parametrize("line", ["not json", "[1]", '{"loss": 1.0}', '{"step": "x"}'])
+@pytest.mark.parametrize("line", ["not json", "[1]", '{"loss": 1.0}', '{"step": "x"}', "\xff"])
 def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     content = '{"step": 1}\n' + line + "\n"
-    path.write_text(content)
+    path.write_bytes(content.encode("latin-1"))
     with pytest.raises(UserError, match=r"metrics\.jsonl line 2 is"):
         MetricWriter(tmp_path, resume_step=5)
-    assert path.read_text() == content
+    assert path.read_bytes() == content.encode("latin-1")
 
 
 def test_a_full_disk_is_named(tmp_path):

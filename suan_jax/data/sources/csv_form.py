@@ -38,7 +38,12 @@ def check_form(file: Path, fields: int) -> None:
     row = 0
     try:
         with _open(file) as text, _any_field_size():
-            for row, values in enumerate(csv.reader(text, strict=True)):
+            for row, (quotes, values) in enumerate(_rows(text)):
+                if quotes % 2:
+                    raise UserError(
+                        f"{file}: row {row} has a quote inside a field, expected the field in quotes and "
+                        f"the quote doubled"
+                    )
                 if len(values) != fields:
                     raise UserError(
                         f"{file}: row {row} has {len(values)} fields, expected {fields}: the line is broken, "
@@ -51,6 +56,21 @@ def check_form(file: Path, fields: int) -> None:
         raise UserError(f"{file}: row {row + 1} has a quote that is not closed right ({error})") from None
     except (OSError, EOFError) as error:
         raise UserError(f"{file} cannot be read ({error})") from error
+
+
+def _rows(text: TextIO) -> Iterator[tuple[int, list[str]]]:
+    """Each row's number of quotes, which is even where all are in their place, and its fields."""
+    quotes = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal quotes
+        for line in text:
+            quotes += line.count('"')
+            yield line
+
+    for values in csv.reader(lines(), strict=True):
+        yield quotes, values
+        quotes = 0
 
 
 def _open(file: Path, errors: str = "strict") -> TextIO:

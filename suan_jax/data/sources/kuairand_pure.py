@@ -15,6 +15,8 @@ from typing import Any
 import polars as pl
 
 from suan_jax.data.raw_log import LABEL, ORDER, TEST, TIME, USER, RawLog, Table
+from suan_jax.data.sources.official_csv import integer, integer_check, label_check
+from suan_jax.data.sources.raw_table import Check, RawTable
 from suan_jax.errors import UserError
 from suan_jax.schema import Feature, Schema
 
@@ -38,6 +40,7 @@ _PROFILE = (
     *(f"onehot_feat{index}" for index in (0, 1, 2, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17)),
 )
 _TEXTS = ("user_active_degree", "upload_type", "tag", *(name for name in _PROFILE if name.endswith("_range")))
+_NEVER_MISSING = ("user_id", "video_id", "date", "hourmin", "time_ms", "is_click")
 _TAGS = 3  # most tags of a video
 
 SCHEMA = Schema(
@@ -75,7 +78,7 @@ def read(raw: Path, spec: Any = None) -> RawLog:
     earlier impressions, clicked or not. Impressions are tested on from 1 May on, by `date`.
 
     Raises:
-      UserError: if a file or a column is missing.
+      UserError: if a file or a column is missing, a file is damaged, or a value is of the wrong kind.
     """
     files = sorted(raw.glob(LOGS))
     if not files:
@@ -147,15 +150,20 @@ def _before(path: Path, log: pl.LazyFrame) -> tuple[pl.LazyFrame, int]:
 
 
 def _scan(path: Path, columns: tuple[str, ...]) -> pl.LazyFrame:
-    """These columns of a CSV file; no other column is parsed into a value."""
+    """These columns of a CSV file, checked row by row; no other column is parsed into a value."""
     if not path.exists():
         raise UserError(f"{path} is missing, expected a file of KuaiRand-Pure")
-    # As text first: guessing the types would take a pass over the whole file.
-    frame = pl.scan_csv(path, infer_schema=False)
-    missing = [name for name in columns if name not in frame.collect_schema()]
+    table = RawTable.open(path.parent, path.name)
+    missing = [name for name in columns if name not in table.columns]
     if missing:
         raise UserError(f"{path}: column {missing[0]!r} is missing, expected a file of KuaiRand-Pure")
     texts = [name for name in columns if name in _TEXTS]
     integers = [name for name in columns if name not in _TEXTS]
-    # Some integers are written with a decimal point, where others of their column are missing.
-    return frame.select(pl.col(texts), pl.col(integers).str.strip_suffix(".0").cast(pl.Int64))
+    checks = [integer_check(name, missing=name not in _NEVER_MISSING) for name in integers]
+    if "is_click" in columns:
+        checks.append(label_check("is_click"))
+    if "tag" in columns:
+        tags = pl.col("tag").str.split(",").list.eval(pl.element().cast(pl.Int64, strict=False).is_null())
+        checks.append(Check("tag", tags.list.any(), "integers with commas between them"))
+    table.check(checks)
+    return table.scan(columns).select(pl.col(texts), *map(integer, integers))

@@ -35,6 +35,7 @@ def test_a_long_quoted_field_passes(tmp_path):
         ("", "row {} has 0 fields, expected 3"),
         ("1,\xff,3", "row {} is not text in UTF-8"),
         ('"1,2,3', "row {} has a quote that is not closed"),
+        ('1,5" wide,3', "row {} has a quote inside a field"),
     ],
 )
 def test_the_first_broken_row_is_named(tmp_path, before, row, message):

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from suan_jax.data.preparation import prepare
+from suan_jax.data.prepare_store import prepare_store
 from suan_jax.data.raw_log import LABEL, ORDER, TEST, TIME, USER
 from suan_jax.data.sources import kuairand_pure
 from suan_jax.data.store import open_store
@@ -116,6 +117,48 @@ def test_a_missing_file_or_column_is_named(tmp_path):
         kuairand_pure.read(tmp_path / "raw")
     with pytest.raises(UserError, match="log_standard"):
         kuairand_pure.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("log_standard_4_22_to_5_08_pure.csv", ",1650", ",x1650", "column 'time_ms', row 1 holds 'x1650"),
+        ("log_standard_4_22_to_5_08_pure.csv", "\n3,", "\n,", "column 'user_id', row 1 holds None"),
+        ("log_standard_4_22_to_5_08_pure.csv", "\n3,", '\n"3,', "row 1 has a quote that is not closed"),
+        ("video_features_basic_pure.csv", '"3,1,2"', '"3,one,2"', "column 'tag', row 4 holds '3,one,2'"),
+        ("video_features_basic_pure.csv", '"3,1,2"', "3,1,2", "row 4 has 14 fields, expected 12"),
+        ("video_features_basic_pure.csv", "Web", "W\xff", "row 1 is not text in UTF-8"),
+        ("user_features_pure.csv", "\n0,0,", "\n0,", "row 1 has 30 fields, expected 31"),
+    ],
+)  # fmt: skip
+def test_a_broken_row_is_named(tmp_path, file, old, new, message):
+    _write(tmp_path / "raw")
+    path = tmp_path / "raw" / file
+    text = path.read_text()
+    assert old in text
+    path.write_bytes(text.replace(old, new, 1).encode("latin-1"))
+    with pytest.raises(UserError, match=f"{file}: {message}"):
+        kuairand_pure.read(tmp_path / "raw")
+
+
+@pytest.mark.parametrize("content", ["", "user_id\n"])
+def test_an_empty_file_is_named(tmp_path, content):
+    _write(tmp_path / "raw")
+    (tmp_path / "raw" / "user_features_pure.csv").write_text(content)
+    with pytest.raises(UserError, match=r"user_features_pure.csv is empty"):
+        kuairand_pure.read(tmp_path / "raw")
+
+
+@pytest.mark.parametrize("left", [0.0, 0.3])
+def test_a_damaged_history_ends_preparation_with_one_sentence(tmp_path, left):
+    _write(tmp_path / "raw")
+    path = tmp_path / "raw" / "history_before_4_25.parquet"
+    whole = path.read_bytes()
+    half = int(left * len(whole))
+    path.write_bytes(whole[:half] if not half else whole[:8] + b"\xff" * (half - 8) + whole[half:])
+    with pytest.raises(UserError, match=r"a Parquet file of --raw=.*raw is damaged"):
+        prepare_store("kuairand_pure", str(tmp_path / "raw"), str(tmp_path / "store"))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["raw"]
 
 
 def test_the_real_log(tmp_path):
