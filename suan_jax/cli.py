@@ -27,7 +27,7 @@ from suan_jax.notice import notice
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
 _INTERRUPTED = 128 + 2  # what a shell reports of a process that SIGINT ended
 _BROKEN_PIPE = 128 + 13  # likewise SIGPIPE
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last, of a limit on the size of files
 _ILLEGAL = re.compile(r"flag --(?P<name>[^=]+)=(?P<value>.*?): (?P<reason>.*)", re.DOTALL)
 
 

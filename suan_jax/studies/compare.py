@@ -11,10 +11,9 @@ import numpy as np
 
 from suan_jax.errors import UserError, nearest
 from suan_jax.evaluation.metrics import auc_difference, evaluate
-from suan_jax.files import read_json
 from suan_jax.studies.cells import Cell, check_cells, folder, run_cells, with_fields
 from suan_jax.studies.compare_config import CompareConfig
-from suan_jax.training.workdir import SCORES
+from suan_jax.training.workdir import SUMMARY, read_scores, read_summary
 
 _RATE = "optimizer.learning_rate"
 _Runs = dict[int, dict[str, Any]]  # seed to a summary and its scores
@@ -145,8 +144,7 @@ def _final_name(entry: str, seed: int) -> str:
 
 
 def _summary(workdir: Path) -> dict[str, Any] | None:
-    path = workdir / "summary.json"
-    return read_json(path) if path.exists() else None
+    return read_summary(workdir) if (workdir / SUMMARY).exists() else None
 
 
 def _finished(cells: list[Cell], workdir: Path) -> _Runs:
@@ -155,8 +153,7 @@ def _finished(cells: list[Cell], workdir: Path) -> _Runs:
     for cell in cells:
         summary = _summary(workdir / cell.name)
         if summary:
-            scores = np.load(workdir / cell.name / SCORES)
-            results[cell.config.train.seed] = {**summary, "scores": scores}
+            results[cell.config.train.seed] = {**summary, "scores": read_scores(workdir / cell.name)}
     return results
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from suan_jax.errors import UserError
-from suan_jax.files import read_json, write_bytes
+from suan_jax.files import write_bytes
 from suan_jax.runs import csv_text, points
 from suan_jax.studies.cells import Cell, check_cells, folder, run_cells, with_fields
 from suan_jax.studies.sweep_config import Fields, SweepConfig
+from suan_jax.training.workdir import SUMMARY, read_summary
 
 CELLS = "cells/"  # folder of the cells in the sweep's work directory
 
@@ -82,10 +83,10 @@ def collect(config: SweepConfig, workdir: Path) -> tuple[list[dict[str, Any]], l
     """Writes runs.csv; returns its rows, and the names of the cells that have not finished."""
     rows, unfinished = [], []
     for cell, fields in zip(cells(config), config.cells, strict=True):
-        name, path = cell.name.removeprefix(CELLS), workdir / cell.name / "summary.json"
-        if path.exists():
+        name, run = cell.name.removeprefix(CELLS), workdir / cell.name
+        if (run / SUMMARY).exists():
             labels = {"sweep": workdir.name, "cell": name, "rule": config.rule}
-            rows += [with_columns({**labels, **point}, fields) for point in points(read_json(path))]
+            rows += [with_columns({**labels, **point}, fields) for point in points(read_summary(run))]
         else:
             unfinished.append(name)
     if rows:

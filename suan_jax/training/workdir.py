@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 
 from suan_jax.config import Config
 from suan_jax.config_check import validate
@@ -97,9 +98,24 @@ def read_summary(workdir: Path) -> dict[str, Any]:
       UserError: if it is damaged.
     """
     summary = read_json(workdir / SUMMARY)
-    if not isinstance(summary, dict) or "model" not in summary:
+    if not isinstance(summary, dict) or "auc" not in summary:
         raise UserError(f"{workdir / SUMMARY} is not the summary of a run: remove it and repeat the command")
     return summary
+
+
+def read_scores(workdir: Path) -> np.ndarray:
+    """The scores that a finished run left.
+
+    Raises:
+      UserError: if there are none, or they are damaged.
+    """
+    path = workdir / SCORES
+    try:
+        return np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"{path} is missing or damaged: remove the {SUMMARY} beside it and repeat the command"
+        ) from error
 
 
 def read_config(workdir: Path) -> Config:

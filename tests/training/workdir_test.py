@@ -5,7 +5,15 @@ import pytest
 
 from suan_jax.config_dict import to_dict
 from suan_jax.errors import UserError
-from suan_jax.training.workdir import check_unclaimed, claim, hold, read_config, read_summary, release
+from suan_jax.training.workdir import (
+    check_unclaimed,
+    claim,
+    hold,
+    read_config,
+    read_scores,
+    read_summary,
+    release,
+)
 from tests.training.runs import tiny
 
 
@@ -64,6 +72,14 @@ def test_a_run_whose_config_is_gone_is_not_taken_for_another(tmp_path, left):
     (tmp_path / left).mkdir(parents=True)
     with pytest.raises(UserError, match=r"holds a run without its config\.json"):
         check_unclaimed(tmp_path, tiny())
+
+
+@pytest.mark.parametrize("content", [None, b"", b"x\n", b"\x93NUMPY\x01\x00"])
+def test_missing_or_damaged_scores_are_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / "scores.npy").write_bytes(content)
+    with pytest.raises(UserError, match=r"scores\.npy is missing or damaged: remove the summary\.json"):
+        read_scores(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "null", '{"auc": 0.'])
