@@ -1,6 +1,7 @@
 import pytest
 
 from suan_jax.config import Config, DataConfig
+from suan_jax.config_dict import to_dict
 from suan_jax.errors import Preempted, UserError
 from suan_jax.files import read_json, write_json
 from suan_jax.models.din import Din
@@ -53,6 +54,7 @@ def trained(monkeypatch):
             raise Preempted("stopped")
         for workdir, seed in zip(configs, seeds, strict=True):
             workdir.mkdir(parents=True, exist_ok=True)
+            write_json(workdir / "config.json", to_dict(configs[workdir]))
             write_json(workdir / "summary.json", {"seed": seed, "trained_together": len(seeds)})
         return {workdir: read_json(workdir / "summary.json") for workdir in configs}
 
