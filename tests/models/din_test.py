@@ -34,6 +34,6 @@ def test_operations_are_those_that_run():
     config = Din(head=(32,), embedding_width=64, attention_hidden=(256, 128))
     model = models.build(Config(model=config), schema)
     batch = random_batch(0, schema, rows=4, length=40)
-    variables = quick_jit(model.init)(jax.random.key(0), batch)
+    variables = jax.eval_shape(model.init, jax.random.key(0), batch)
     cost = quick_jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 4
     assert config.flops_per_example(schema, 40) == pytest.approx(cost, rel=0.05)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from suan_jax import models
-from suan_jax.config import Config, DataConfig, OptimizerConfig
 from suan_jax.layers import embedding
 from suan_jax.models.bst import Bst
 from suan_jax.models.can import Can
@@ -22,6 +21,7 @@ from suan_jax.models.sim import HardSim, SoftSim
 from suan_jax.models.suan import Suan
 from suan_jax.models.twin import Twin
 from tests.compiling import quick_jit
+from tests.models.random_model import random_model
 from tests.random_batch import (
     garble_pads,
     one_candidate,
@@ -85,14 +85,7 @@ each_mode = pytest.mark.parametrize("train", [False, True])
 @functools.cache
 def build(case, **changes):
     """A model with variables far from their initial values, so that every part of it shows in the logits."""
-    config = dataclasses.replace(CASES[case], **changes)
-    data, optimizer = DataConfig(max_len=MAX_LEN), OptimizerConfig(embedding_init=0.7)
-    model = models.build(Config(model=config, data=data, optimizer=optimizer), SCHEMA)
-    variables = quick_jit(model.init)(jax.random.key(0), random_batch(0))
-    leaves, tree = jax.tree.flatten(variables["params"])
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [x + 0.15 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
-    return model, {**variables, "params": jax.tree.unflatten(tree, noisy)}
+    return random_model(dataclasses.replace(CASES[case], **changes), MAX_LEN, SCHEMA, noise=0.15)
 
 
 @functools.cache

@@ -15,6 +15,9 @@ from suan_jax.training.summary import count_parameters
 from tests.compiling import quick_jit
 from tests.random_batch import random_batch, random_schema
 
+# Names of parameters and statistics that do not start at random.
+_CONSTANTS = set("alpha beta bias global_bias mean mix read scale scale_alpha scale_beta var write".split())
+
 
 def random_model(
     config: ModelDefinition, max_len: int = 7, schema: Schema | None = None, noise: float = 0.2
@@ -23,11 +26,28 @@ def random_model(
     schema = schema or random_schema()
     data, optimizer = DataConfig(max_len=max_len), OptimizerConfig(embedding_init=0.7)
     model = models.build(Config(model=config, data=data, optimizer=optimizer), schema)
-    variables = quick_jit(model.init)(jax.random.key(0), random_batch(0, schema, length=max_len))
-    leaves, tree = jax.tree.flatten(variables["params"])
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [x + noise * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
-    return model, {**variables, "params": jax.tree.unflatten(tree, noisy)}
+    batch = random_batch(0, schema, length=max_len)
+    return model, _variables(model, batch, noise, optimizer.embedding_init)
+
+
+def _variables(model: Model, batch: Batch, noise: float, embedding_init: float) -> Variables:
+    """As `model.init`, drawn by NumPy: a generator compiled for each parameter takes seconds."""
+
+    def constants(batch: Batch) -> list[jax.Array]:
+        leaves = jax.tree_util.tree_leaves_with_path(model.init(jax.random.key(0), batch))
+        return [leaf for path, leaf in leaves if path[-1].key in _CONSTANTS]
+
+    shapes, tree = jax.tree_util.tree_flatten_with_path(jax.eval_shape(model.init, jax.random.key(0), batch))
+    initial = iter(quick_jit(constants)(batch))
+    rng = np.random.default_rng(0)
+    leaves = []
+    for (collection, *_, name), shape in shapes:
+        scale = embedding_init if collection.key == "tables" else np.prod(shape.shape[:-1]) ** -0.5
+        leaf = next(initial) if name.key in _CONSTANTS else scale * rng.normal(size=shape.shape)
+        if collection.key == "params":
+            leaf = leaf + noise * rng.normal(size=shape.shape)
+        leaves.append(np.asarray(leaf, shape.dtype))
+    return jax.tree.unflatten(tree, leaves)
 
 
 def tokens_and_states(model: Model, variables: Variables, batch: Batch) -> tuple[jax.Array, jax.Array]:
