@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -37,6 +38,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("jax").setLevel(logging.WARNING)  # an accelerator left unused is worth a line
     sys.unraisablehook = _report_unraisable
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # of the same writes
     try:
         app.run(main, flags_parser=_parse_flags)
     except UserError as error:

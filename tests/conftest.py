@@ -1,10 +1,17 @@
+import os
 import pathlib
 
+import jax
 import pytest
+
+from tests.compiling import XLA_FLAGS
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}"  # of jobs that tests start, too
 
 _TESTS = pathlib.Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items):
     """Tests that share what is expensive to make run in one process: those of a folder, or of a model."""
     for item in items:
@@ -12,3 +19,10 @@ def pytest_collection_modifyitems(items):
         case = getattr(item, "callspec", None) and item.callspec.params.get("case")
         group = f"{item.path.stem}-{case}" if case else "-".join(folder) or item.path.stem
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_forgotten():
+    """What all modules compile takes five gigabytes."""
+    yield
+    jax.clear_caches()

@@ -41,7 +41,6 @@ def test_it_runs(case, tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient", reason="the extra `notebooks` is not installed")
     nbformat = pytest.importorskip("nbformat", reason="the extra `notebooks` is not installed")
     shutil.copytree(ROOT / "notebooks", tmp_path, dirs_exist_ok=True)
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiling is most of the time
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(tmp_path / f"{case}.ipynb", 4)
     before = [cell.get("outputs") for cell in notebook.cells]

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from tests import processes_run
-from tests.compiling import XLA_FLAGS
 from tests.training.conftest import _compile_once  # noqa: F401, a fixture
 from tests.training.runs import ROOT, Job, arrays, last_state, rows, tiny, train_arguments
 
@@ -156,7 +155,7 @@ def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path, count):
 def seen(request, tmp_path_factory):
     """What each of several processes gathered of the batches of a log, on two devices each."""
     folder, port = tmp_path_factory.mktemp("batches"), _free_port()
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": XLA_FLAGS}
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
     environment["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, processes_run.__file__, str(folder), str(port), str(request.param)]
     jobs = [

@@ -9,7 +9,6 @@ from suan_jax.kernels.attention import Tiles, Tokens, fused_attention
 from suan_jax.kernels.attention_tile import Tile
 from suan_jax.kernels.reference import plain_attention, sees
 from suan_jax.layers import time_buckets
-from tests.compiling import quick_jit
 
 EDGES = tuple(int(edge) for edge in time_buckets.EDGES[:72])
 NAMES = ("q", "k", "v", "position", "time")
@@ -49,7 +48,7 @@ def value_and_gradients(attention, vectors, tables, tokens, dtype, options):
         out = attention(*arrays[:3], tokens, *arrays[3:], **options)
         return jnp.sum(out * weight, dtype=jnp.promote_types(dtype, jnp.float32)), out
 
-    run = quick_jit(jax.value_and_grad(loss, argnums=tuple(range(len(given))), has_aux=True))
+    run = jax.jit(jax.value_and_grad(loss, argnums=tuple(range(len(given))), has_aux=True))
     (_, out), gradients = run(*given)
     return [np.asarray(x, np.float64) for x in (out, *gradients)]
 
@@ -160,9 +159,9 @@ def test_layers_that_share_the_tables_add_their_gradients():
 
         return jnp.sum(jax.lax.scan(layer, v, jnp.arange(1.0, 1 + layers))[0] ** 2)
 
-    own = quick_jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)(position, time, 2)
+    own = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)(position, time, 2)
     run = functools.partial(plain_attention, **options("softmax", 20))
-    plain = quick_jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)(position, time, 2)
+    plain = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)(position, time, 2)
     for a, b in zip(own, plain, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 

@@ -17,7 +17,6 @@ from suan_jax.layers.sparse_attention import (
     sparse_pattern,
     visible_pairs,
 )
-from tests.compiling import quick_jit
 from tests.random_batch import garble_pads, pad_history, random_batch, random_schema
 
 SCHEMA = random_schema()
@@ -59,7 +58,7 @@ def sparse(params, x, batch, window, dilation, one_request):
 
 
 def forward(function, params, x, batch, *settings):
-    return quick_jit(lambda params, x, batch: function(params, x, batch, *settings))(params, x, batch)
+    return jax.jit(lambda params, x, batch: function(params, x, batch, *settings))(params, x, batch)
 
 
 def inputs(seed, length, candidates=2, lengths=None, across_time=False):
@@ -91,7 +90,7 @@ def value_and_gradients(function, params, x, batch, *settings):
         out = function(params, x, batch, *settings)
         return jnp.sum(weight * jnp.sin(out)), out
 
-    gradients, out = quick_jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, x)
+    gradients, out = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, x)
     return out, gradients
 
 
@@ -109,7 +108,7 @@ def test_the_figure_of_the_mask():
     pattern = sparse_pattern(batch, window=2, dilation=2, one_request=True)
     x, unit = jnp.ones((1, 8, 1, 1)), jnp.eye(8)[None, :, None]
 
-    @quick_jit
+    @jax.jit
     def reach(masks):
         # The value of each token is a dimension of its own: where it arrives, the token was attended to.
         return sparse_attention(x, x, unit, {}, pattern.replace(masks=masks))[0, :, 0] > 0
@@ -196,10 +195,10 @@ def test_large_values_of_pads_and_large_scores_stay_finite():
 
 def test_bfloat16_keeps_its_dtype_and_a_float32_softmax():
     _, x, batch = inputs(8, 9)
-    pattern = quick_jit(lambda: sparse_pattern(batch, 2, 3, True))()
+    pattern = jax.jit(lambda: sparse_pattern(batch, 2, 3, True))()
     q, k, v = (jnp.roll(x, shift, axis=1).reshape(4, -1, HEADS, 3) for shift in range(3))
     bfloat16 = (a.astype(jnp.bfloat16) for a in (q, k, v))
-    attend = quick_jit(sparse_attention)
+    attend = jax.jit(sparse_attention)
     low = attend(*bfloat16, {}, pattern)
     assert low.dtype == jnp.bfloat16
     np.testing.assert_allclose(low.astype(jnp.float32), attend(q, k, v, {}, pattern), atol=0.02)
@@ -242,7 +241,7 @@ def test_operations_fall_with_dilation():
         def run(q, k, v):
             return sparse_attention(q, k, v, {}, sparse_pattern(batch, 8, dilation, True))
 
-        return quick_jit(run).lower(q, q, q).compile().cost_analysis()["flops"] / 2
+        return jax.jit(run).lower(q, q, q).compile().cost_analysis()["flops"] / 2
 
     costs = [cost(dilation) for dilation in (1, 2, 4, 8)]
     counted = [2 * 2 * 64 * computed_pairs(length, 8, dilation) for dilation in (1, 2, 4, 8)]

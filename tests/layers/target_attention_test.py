@@ -6,7 +6,6 @@ from flax.linen import meta
 
 from suan_jax.layers import masking, time_buckets
 from suan_jax.layers.target_attention import GAPS, TargetAttention, TargetPool, time_gaps
-from tests.compiling import quick_jit
 from tests.random_batch import random_batch, random_schema
 
 
@@ -28,8 +27,8 @@ def test_attention_is_its_projections_head_by_head():
         jnp.asarray(gap),
         jnp.asarray(mask),
     )
-    fresh = meta.unbox(quick_jit(attention.init)(jax.random.key(0), *arguments))
-    out = quick_jit(attention.apply)(fresh, *arguments)
+    fresh = meta.unbox(jax.jit(attention.init)(jax.random.key(0), *arguments))
+    out = jax.jit(attention.apply)(fresh, *arguments)
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), fresh["params"])
     assert params["gap_table"].shape == (130, 3)
     query, pool = params["query"], params["pool"]
@@ -47,13 +46,13 @@ def test_a_candidate_without_an_event_gets_exactly_zero_and_a_finite_gradient():
     score, x = jnp.asarray(rng.normal(size=(1, 2, 3, 5))), jnp.asarray(100 * rng.normal(size=(1, 2, 5, 7)))
     mask = jnp.zeros((1, 2, 5), bool).at[0, 0, 3:].set(True)
     pool = TargetPool(heads=3, head_width=4)
-    variables = meta.unbox(quick_jit(pool.init)(jax.random.key(0), score, mask, x))
+    variables = meta.unbox(jax.jit(pool.init)(jax.random.key(0), score, mask, x))
 
     def total(score, x):
         out = pool.apply(variables, score, mask, x)
         return out.sum(), out
 
-    gradients, out = quick_jit(jax.grad(total, argnums=(0, 1), has_aux=True))(score, x)
+    gradients, out = jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True))(score, x)
     assert (out[0, 1] == 0).all() and (out[0, 0] != 0).all()
     for gradient in jax.device_get(gradients):
         assert np.isfinite(gradient).all() and (gradient[0, 1] == 0).all() and gradient[0, 0].any()

@@ -10,7 +10,6 @@ from suan_jax.layers import embedding, time_buckets
 from suan_jax.models.bst import GRADES, Bst, TransformerBlock, flatten_states
 from suan_jax.models.size import Size
 from suan_jax.models.suan import Suan
-from tests.compiling import quick_jit
 from tests.models.random_model import body_parameters, layer_norm, random_model, tokens_and_states
 from tests.random_batch import garble_pads, pad_history, random_batch, random_schema, single_example
 
@@ -81,7 +80,7 @@ def test_flattened_states_are_counted_back_from_the_candidate():
 def test_repeated_histories_are_exact_across_time_too(pool):
     model, variables = random_model(Bst(head=(8,), pool=pool))
     batch = random_batch(4, SCHEMA, candidates=3, across_time=True)
-    apply = quick_jit(model.apply)
+    apply = jax.jit(model.apply)
     alone = [apply(variables, single_example(batch, index)).logits for index in range(3)]
     packed = apply(variables, batch).logits
     np.testing.assert_allclose(packed, np.concatenate(alone, axis=1), atol=1e-5)
@@ -106,7 +105,7 @@ def test_the_scan_is_its_blocks_one_after_another_with_and_without_remat():
         def loss(params, model=model, variables=variables):
             return jnp.sum(jnp.sin(model.apply({**variables, "params": params}, batch).logits))
 
-        results.append(quick_jit(jax.value_and_grad(loss))(variables["params"]))
+        results.append(jax.jit(jax.value_and_grad(loss))(variables["params"]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)
     x, scanned = tokens_and_states(model, variables, batch)
     block = TransformerBlock(model.module.size.heads, jnp.float32)
@@ -121,7 +120,7 @@ def test_operations_are_those_that_run(pool):
     config = Bst(head=(32,), width=128, heads=2, pool=pool)
     model, variables = random_model(config, max_len=40)
     batch = random_batch(0, SCHEMA, rows=4, length=40)
-    cost = quick_jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 4
+    cost = jax.jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 4
     assert config.flops_per_example(SCHEMA, 40) == pytest.approx(cost, rel=0.05)
 
 

@@ -10,7 +10,6 @@ from suan_jax.layers import embedding
 from suan_jax.layers.head import head_macs
 from suan_jax.models.can import Can, co_action, pair_names
 from suan_jax.training.summary import count_parameters
-from tests.compiling import quick_jit
 from tests.random_batch import random_batch, random_schema
 
 SCHEMA = random_schema()
@@ -39,7 +38,7 @@ def head_input(config, schema, batch):
     """What the head reads first, and the model's rows."""
     optimizer = OptimizerConfig(embedding_init=0.7)
     model = models.build(Config(model=config, optimizer=optimizer), schema)
-    variables = quick_jit(model.init)(jax.random.key(0), batch)
+    variables = jax.jit(model.init)(jax.random.key(0), batch)
     variables["tables"] = {
         name: 50 * table if name.startswith("co_action") else table
         for name, table in variables["tables"].items()
@@ -140,7 +139,7 @@ def test_operations_are_those_that_run():
     model = models.build(Config(model=config, data=DataConfig(max_len=40)), SCHEMA)
     batch = random_batch(0, SCHEMA, rows=4, length=40)
     variables = jax.eval_shape(model.init, jax.random.key(0), batch)
-    cost = quick_jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 4
+    cost = jax.jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 4
     assert config.flops_per_example(SCHEMA, 40) == pytest.approx(cost, rel=0.05)
 
 

@@ -6,7 +6,6 @@ from suan_jax import models
 from suan_jax.config import Config
 from suan_jax.errors import UserError
 from suan_jax.models.din import Din
-from tests.compiling import quick_jit
 from tests.random_batch import random_batch, random_schema
 
 
@@ -19,7 +18,7 @@ def test_statistics_of_dice_come_from_visible_pairs_alone():
     schema = random_schema()
     model = models.build(Config(model=Din(head=(8,))), schema)
     batch = random_batch(0, schema, lengths=[7, 7, 7, 0, 0])
-    variables = quick_jit(model.init)(jax.random.key(0), batch)
+    variables = jax.jit(model.init)(jax.random.key(0), batch)
     # The rows of the empty histories are gone: their pairs were pads, so Dice's statistics stay.
     fewer = jax.tree.map(lambda x: x[:3], batch)
     stats = [
@@ -35,5 +34,5 @@ def test_operations_are_those_that_run():
     model = models.build(Config(model=config), schema)
     batch = random_batch(0, schema, rows=4, length=40)
     variables = jax.eval_shape(model.init, jax.random.key(0), batch)
-    cost = quick_jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 4
+    cost = jax.jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 4
     assert config.flops_per_example(schema, 40) == pytest.approx(cost, rel=0.05)

@@ -16,7 +16,6 @@ from suan_jax.models.hstu import Hstu
 from suan_jax.models.light_suan import LightSuan
 from suan_jax.models.loopctr import LoopCtr, StackCtr
 from suan_jax.models.suan import Suan
-from tests.compiling import quick_jit
 from tests.models.random_model import random_model
 from tests.random_batch import one_candidate, random_batch, random_ids, random_schema
 
@@ -45,9 +44,9 @@ def build(case):
 def compiled(case):
     model, _ = build(case)
     return (
-        quick_jit(lambda variables, batch: model.apply(variables, batch).logits),
-        quick_jit(model.encode),
-        quick_jit(lambda variables, cache, batch: model.apply_cached(variables, cache, batch).logits),
+        jax.jit(lambda variables, batch: model.apply(variables, batch).logits),
+        jax.jit(model.encode),
+        jax.jit(lambda variables, cache, batch: model.apply_cached(variables, cache, batch).logits),
     )
 
 

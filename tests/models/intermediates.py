@@ -8,7 +8,6 @@ import jax
 
 from suan_jax.batch import Batch
 from suan_jax.models.model import Model, Variables
-from tests.compiling import quick_jit
 
 
 def returned_by(method: str, model: Model, variables: Variables, batch: Batch) -> Any:
@@ -23,4 +22,4 @@ def returned_by(method: str, model: Model, variables: Variables, batch: Batch) -
         )[1]["intermediates"]
         return captured[method][0]
 
-    return jax.device_get(quick_jit(run)(variables, batch))
+    return jax.device_get(jax.jit(run)(variables, batch))

@@ -11,7 +11,6 @@ from suan_jax.layers import masking
 from suan_jax.layers.sparse_attention import sees
 from suan_jax.models.light_suan import LightSuan
 from suan_jax.models.suan import Suan, SuanModule
-from tests.compiling import quick_jit
 from tests.models.random_model import random_model
 from tests.random_batch import random_batch, random_schema
 
@@ -41,7 +40,7 @@ def test_a_window_over_everything_and_a_dilation_of_one_are_suan(window, dilatio
     fresh = jax.eval_shape(light.init, jax.random.key(0), random_batch(0, SCHEMA))
     assert jax.tree.structure(fresh) == jax.tree.structure(variables)
     batch = random_batch(1, SCHEMA, length=LENGTH, candidates=2, lengths=[11, 7, 1, 0, 4])
-    logits = [quick_jit(model.apply)(variables, batch).logits for model in (light, suan)]
+    logits = [jax.jit(model.apply)(variables, batch).logits for model in (light, suan)]
     np.testing.assert_allclose(*logits, rtol=1e-5, atol=1e-5)
 
 
@@ -59,7 +58,7 @@ def test_it_is_suan_under_its_mask(across_time):
         2, SCHEMA, length=LENGTH, candidates=3, lengths=[11, 7, 1, 0, 10], across_time=across_time
     )
     suan = build(Suan(head=(8,), pool="causal", absolute_position=not across_time))
-    logits = [quick_jit(model.apply)(variables, batch).logits for model in (light, masked, suan)]
+    logits = [jax.jit(model.apply)(variables, batch).logits for model in (light, masked, suan)]
     np.testing.assert_allclose(*logits[:2], rtol=1e-5, atol=1e-5)
     assert np.abs(logits[0] - logits[2]).max() > 1e-2
 
@@ -74,7 +73,7 @@ def test_operations_are_those_that_run(window, dilation, candidates, across_time
     model = models.build(Config(model=config, data=DataConfig(max_len=100)), SCHEMA)
     batch = random_batch(0, SCHEMA, rows=2, length=100, candidates=candidates)
     variables = jax.eval_shape(model.init, jax.random.key(0), batch)
-    cost = quick_jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 2
+    cost = jax.jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 2
     assert config.training_flops_per_row(SCHEMA, 100, candidates) / 3 == pytest.approx(cost, rel=0.05)
     if candidates == 1:
         assert config.flops_per_example(SCHEMA, 100) == pytest.approx(cost, rel=0.05)
@@ -103,4 +102,4 @@ def test_without_biases_it_still_scores():
     model, variables = random_model(LightSuan(head=(8,), window=2, **settings), max_len=LENGTH)
     assert not {"position_bias", "time_bias"} & set(variables["params"])
     batch = random_batch(4, SCHEMA, length=LENGTH)
-    assert np.isfinite(quick_jit(model.apply)(variables, batch).logits).all()
+    assert np.isfinite(jax.jit(model.apply)(variables, batch).logits).all()

@@ -11,7 +11,6 @@ from suan_jax.errors import UserError
 from suan_jax.models.loopctr import GRADES, LoopCtr, StackCtr
 from suan_jax.models.suan import Suan
 from suan_jax.training.summary import count_parameters
-from tests.compiling import quick_jit
 from tests.models.intermediates import returned_by
 from tests.models.random_model import body_parameters, random_model
 from tests.random_batch import garble_pads, random_batch, random_ids, random_schema
@@ -33,7 +32,7 @@ def changed(kind=LoopCtr, **changes):
 
 
 def apply(model, variables, batch=BATCH, **how):
-    return quick_jit(functools.partial(model.apply, **how))(variables, batch)
+    return jax.jit(functools.partial(model.apply, **how))(variables, batch)
 
 
 @functools.cache
@@ -68,7 +67,7 @@ def test_without_loops_their_parameters_are_not_read():
     model, variables = built()
     params = variables["params"]
     poison = {**params, "loop": jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), params["loop"])}
-    score = quick_jit(model.apply)
+    score = jax.jit(model.apply)
     np.testing.assert_array_equal(
         score({**variables, "params": poison}, BATCH).logits, score(variables, BATCH).logits
     )
@@ -87,7 +86,7 @@ def losses(model, variables, params, train=True):
 def gradients(kind, **changes):
     variables = with_loop_as_stack(built()[1]) if kind is StackCtr else built()[1]
     loss = functools.partial(losses, changed(kind, **changes), variables)
-    return quick_jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
 
 
 def test_the_scan_is_unrolled_calls_and_its_gradient_their_sum():
@@ -123,7 +122,7 @@ def states(model, variables, *batches):
         )
         return captured["intermediates"]["states"][0][0], output.depth_logits
 
-    run = quick_jit(run)
+    run = jax.jit(run)
     return [jax.device_get(run(variables, batch)) for batch in batches]
 
 
@@ -140,7 +139,7 @@ def test_no_sequence_state_depends_on_the_candidate(queries):
 
 def test_at_the_start_the_model_has_plain_residuals_at_every_depth():
     plain, connected = changed(streams=1), changed()
-    start = quick_jit(connected.init)(jax.random.key(0), BATCH)
+    start = jax.jit(connected.init)(jax.random.key(0), BATCH)
 
     def without(tree):
         return {
@@ -164,7 +163,7 @@ def test_the_balance_loss_is_alpha_at_perfect_balance_whatever_the_loops(kind, l
     # A token chooses all experts: every share is equal, whatever the probabilities.
     model = changed(kind, trained_loops=loops, top_k=4, balance_weight=0.25)
     variables = with_loop_as_stack(built()[1]) if kind is StackCtr else built()[1]
-    score = quick_jit(functools.partial(model.apply, all_depths=True))
+    score = jax.jit(functools.partial(model.apply, all_depths=True))
     np.testing.assert_allclose(score(variables, BATCH).auxiliary["balance"], 0.25, rtol=1e-5)
     nobody = BATCH.replace(candidate_mask=jnp.zeros_like(BATCH.candidate_mask))
     assert score(variables, nobody).auxiliary["balance"] == 0
@@ -191,7 +190,7 @@ def test_pads_and_their_contents_stay_out_of_balance_and_diagnostics():
     other = {name: value.at[:, 1].set(ids[name][:, 1]) for name, value in BATCH.candidate.items()}
     batch = BATCH.replace(candidate_mask=mask)
     garbled = garble_pads(batch.replace(candidate=other), SCHEMA)
-    score = quick_jit(functools.partial(model.apply, all_depths=True))
+    score = jax.jit(functools.partial(model.apply, all_depths=True))
     before, after = score(variables, batch), score(variables, garbled)
     assert before.auxiliary["balance"] == after.auxiliary["balance"]
     assert before.diagnostics == after.diagnostics
@@ -226,7 +225,7 @@ def test_the_head_has_one_set_of_statistics_over_all_depths():
             mutable=["batch_stats", "intermediates"],
         )[1]
 
-    updates = quick_jit(run)({**variables, "batch_stats": zero}, BATCH)
+    updates = jax.jit(run)({**variables, "batch_stats": zero}, BATCH)
     (x_BxCMxC,) = updates["intermediates"]["head"]["dense_0"]["__call__"]
     assert x_BxCMxC.shape[:2] == (5, 3 * 2)
     mean = updates["batch_stats"]["head"]["norm_0"]["mean"]
@@ -267,7 +266,7 @@ def test_operations_are_those_that_run(changes, depths):
     variables = jax.eval_shape(model.init, jax.random.key(0), batch)
     for loops in depths:
         how = {"all_depths": True} if loops is None else {"loops": loops}
-        score = quick_jit(functools.partial(model.apply, **how))
+        score = jax.jit(functools.partial(model.apply, **how))
         cost = score.lower(variables, batch).compile().cost_analysis()["flops"] / 4
         forward = config.training_flops_per_example(SCHEMA, 40) / 3
         counted = forward if loops is None else config.flops_at(SCHEMA, 40, loops)
@@ -280,7 +279,7 @@ def test_operations_of_a_packed_row_are_those_that_run():
     model = models.build(Config(model=config, data=DataConfig(max_len=40)), SCHEMA)
     batch = random_batch(0, SCHEMA, rows=4, length=40, candidates=6)
     variables = jax.eval_shape(model.init, jax.random.key(0), batch)
-    score = quick_jit(functools.partial(model.apply, all_depths=True))
+    score = jax.jit(functools.partial(model.apply, all_depths=True))
     cost = score.lower(variables, batch).compile().cost_analysis()["flops"] / 4
     assert config.training_flops_per_row(SCHEMA, 40, 6) / 3 == pytest.approx(cost, rel=0.05)
 

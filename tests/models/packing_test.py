@@ -17,7 +17,6 @@ from suan_jax.models.sim import SoftSim
 from suan_jax.models.suan import Suan
 from suan_jax.models.twin import Twin
 from suan_jax.training.step import loss_terms
-from tests.compiling import quick_jit
 from tests.models.random_model import random_model
 from tests.random_batch import random_batch, random_schema, rows_of, single_example
 
@@ -67,7 +66,7 @@ def gradients(name, batch):
         terms, _ = loss_terms(output, batch)
         return sum(terms.values()), updates
 
-    return quick_jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(
         variables["params"], variables["tables"]
     )
 
@@ -97,7 +96,7 @@ def test_no_later_event_and_no_other_candidate_moves_a_logit(name):
     batch = packed(name)
     rows = embedding.gather(model.lookups, variables["tables"], batch)
 
-    @quick_jit
+    @jax.jit
     def slopes(rows, index):
         def logit(rows):
             return jnp.sum(model.apply_rows(variables, rows, batch).logits[:, index])

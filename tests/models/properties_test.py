@@ -20,7 +20,6 @@ from suan_jax.models.loopctr import LoopCtr, StackCtr
 from suan_jax.models.sim import HardSim, SoftSim
 from suan_jax.models.suan import Suan
 from suan_jax.models.twin import Twin
-from tests.compiling import quick_jit
 from tests.models.random_model import random_model
 from tests.random_batch import (
     garble_pads,
@@ -105,7 +104,7 @@ def compiled(case, train):
         total = jnp.sum(jnp.where(batch.candidate_mask, jnp.sin(output.logits), 0.0))
         return total + sum(output.auxiliary.values()), (output.logits, updates)
 
-    return quick_jit(forward), quick_jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    return jax.jit(forward), jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
 
 
 def rows_of(case, batch):
@@ -276,12 +275,10 @@ def test_bfloat16_is_close_to_float32_packed_and_one_by_one(case):
     batch = random_batch(12)
     changes = ALL_CHOSEN.get(case, {})
     model, variables = build(case, dtype="bfloat16", **changes)
-    apply = quick_jit(model.apply)
+    apply = jax.jit(model.apply)
     low = apply(variables, batch).logits
     high = (
-        quick_jit(build(case, **changes)[0].apply)(variables, batch).logits
-        if changes
-        else logits(case, batch)
+        jax.jit(build(case, **changes)[0].apply)(variables, batch).logits if changes else logits(case, batch)
     )
     assert low.dtype == jnp.float32
     assert 0 < np.sqrt(np.mean((low - high) ** 2)) < 0.1 * np.std(high)

@@ -12,7 +12,6 @@ from suan_jax.models import Model, ModelDefinition
 from suan_jax.models.model import Variables
 from suan_jax.schema import Schema
 from suan_jax.training.summary import count_parameters
-from tests.compiling import quick_jit
 from tests.random_batch import random_batch, random_schema
 
 # Names of parameters and statistics that do not start at random.
@@ -38,7 +37,7 @@ def _variables(model: Model, batch: Batch, noise: float, embedding_init: float) 
         return [leaf for path, leaf in leaves if path[-1].key in _CONSTANTS]
 
     shapes, tree = jax.tree_util.tree_flatten_with_path(jax.eval_shape(model.init, jax.random.key(0), batch))
-    initial = iter(quick_jit(constants)(batch))
+    initial = iter(jax.jit(constants)(batch))
     rng = np.random.default_rng(0)
     leaves = []
     for (collection, *_, name), shape in shapes:
@@ -61,7 +60,7 @@ def tokens_and_states(model: Model, variables: Variables, batch: Batch) -> tuple
             mutable=["intermediates"],
         )[1]["intermediates"]
 
-    captured = quick_jit(run)(variables, batch)
+    captured = jax.jit(run)(variables, batch)
     return captured["tokens"]["__call__"][0], captured["states"][0]
 
 

@@ -15,7 +15,6 @@ from suan_jax.layers.loss import log_loss
 from suan_jax.models.search import candidate_rows, history_rows
 from suan_jax.models.sim import HardSim, SoftSim
 from suan_jax.schema import OOV
-from tests.compiling import quick_jit
 from tests.models.intermediates import returned_by
 from tests.models.random_model import random_model
 from tests.random_batch import random_batch, random_schema
@@ -25,7 +24,7 @@ SOFT, HARD = SoftSim(head=(8,), k=3, recent=2, auxiliary_hidden=(6,)), HardSim(h
 
 
 def gather(model, variables, batch):
-    return quick_jit(embedding.gather, static_argnums=0)(model.lookups, variables["tables"], batch)
+    return jax.jit(embedding.gather, static_argnums=0)(model.lookups, variables["tables"], batch)
 
 
 def soft_scores(params, rows):
@@ -65,7 +64,7 @@ def test_soft_search_takes_the_best_products_and_no_pad_before_an_event():
     model, variables = random_model(SOFT)
     batch = mixed_batch(1)
     found, _ = returned_by("search", model, variables, batch)
-    r, _ = jax.device_get(quick_jit(soft_scores)(variables["params"], gather(model, variables, batch)))
+    r, _ = jax.device_get(jax.jit(soft_scores)(variables["params"], gather(model, variables, batch)))
     batch = jax.device_get(batch)
     negative = 0
     for b, m in np.ndindex(5, 3):
@@ -95,9 +94,9 @@ def test_the_auxiliary_loss_is_that_of_the_weighted_sum():
         config = dataclasses.replace(SOFT, auxiliary_weight=weight)
         module = models.build(Config(model=config), SCHEMA).module
         apply = functools.partial(module.apply, train=train, mutable=["batch_stats"])
-        return quick_jit(apply)(dense, rows, batch)[0].auxiliary
+        return jax.jit(apply)(dense, rows, batch)[0].auxiliary
 
-    loss = quick_jit(expected)(variables)
+    loss = jax.jit(expected)(variables)
     for weight in (1.0, 0.5):
         np.testing.assert_allclose(reported(weight)["search"], weight * loss, rtol=1e-4)
     assert reported(1.0, train=False) == {}
@@ -113,7 +112,7 @@ def test_the_search_is_trained_by_its_own_loss_and_by_nothing_else():
             changed = {**variables, "params": params}
             return term(model.apply_rows(changed, rows, batch, train=True, mutable=["batch_stats"])[0])
 
-        params, row_gradients = quick_jit(jax.grad(loss, argnums=(0, 1)))(variables["params"], rows)
+        params, row_gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))(variables["params"], rows)
         params, row_gradients = jax.device_get((params, row_gradients))
         moved = {name for name, tree in params.items() if any(x.any() for x in jax.tree.leaves(tree))}
         return moved, row_gradients
@@ -136,7 +135,7 @@ def test_bfloat16_retrieves_the_same_and_scores_close(config):
     batch = random_batch(4, SCHEMA, rows=64, length=40, lengths=np.full(64, 40), candidates=3)
     indices = [returned_by("search", m, variables, batch)[0].index_BxMxK for m in (model, low)]
     np.testing.assert_array_equal(*indices)
-    high_logits, low_logits = (quick_jit(m.apply)(variables, batch).logits for m in (model, low))
+    high_logits, low_logits = (jax.jit(m.apply)(variables, batch).logits for m in (model, low))
     assert 0 < np.sqrt(np.mean((high_logits - low_logits) ** 2)) < 0.1 * np.std(high_logits)
 
 
@@ -146,7 +145,7 @@ def test_the_short_branch_sees_the_last_events_alone():
     # No event has a candidate's category: the search finds nothing, the short branch is all there is.
     batch = batch.replace(candidate={**batch.candidate, "category": jnp.full_like(batch.visible, OOV)})
     rows = gather(model, variables, batch)
-    gradient = quick_jit(jax.grad(lambda rows: model.apply_rows(variables, rows, batch).logits.sum()))(rows)
+    gradient = jax.jit(jax.grad(lambda rows: model.apply_rows(variables, rows, batch).logits.sum()))(rows)
     for name, moved in jax.device_get(gradient["history"]).items():
         assert (moved[:, :5] == 0).all() and (moved[:, 5:] != 0).any(), name
 
@@ -157,7 +156,7 @@ def test_operations_are_those_that_run(cls):
     model = models.build(Config(model=config), SCHEMA)
     batch = random_batch(0, SCHEMA, rows=8, length=40)
     variables = jax.eval_shape(model.init, jax.random.key(0), batch)
-    cost = quick_jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 8
+    cost = jax.jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 8
     assert config.flops_per_example(SCHEMA, 40) == pytest.approx(cost, rel=0.05)
 
 

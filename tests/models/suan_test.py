@@ -13,7 +13,6 @@ from suan_jax.layers.bias import PositionBias, TimeBias
 from suan_jax.layers.tokens import profile_tokens
 from suan_jax.models.suan import GRADES, Suan, UnifiedAttentionBlock
 from suan_jax.schema import Feature, Schema
-from tests.compiling import quick_jit
 from tests.models.random_model import random_model
 from tests.random_batch import random_batch, random_schema
 
@@ -32,7 +31,7 @@ def states(model, variables, rows, batch):
             mutable=["intermediates"],
         )[1]["intermediates"]
 
-    captured = quick_jit(run)(variables, rows, batch)
+    captured = jax.jit(run)(variables, rows, batch)
     return captured["tokens"]["__call__"][0], captured["states"][0]
 
 
@@ -143,7 +142,7 @@ def test_remat_changes_no_value_and_no_gradient():
         def loss(params, model=model, variables=variables):
             return jnp.sum(jnp.sin(model.apply({**variables, "params": params}, batch).logits))
 
-        results.append(quick_jit(jax.value_and_grad(loss))(variables["params"]))
+        results.append(jax.jit(jax.value_and_grad(loss))(variables["params"]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)
 
 
@@ -162,7 +161,7 @@ def test_a_time_that_becomes_unknown_moves_the_logits():
     model, variables = random_model(Suan(head=(8,)))
     batch = random_batch(5, SCHEMA, lengths=np.full(5, 7), unknown=0.0)
     forgotten = batch.replace(history_timed=batch.history_timed.at[:, 3].set(False))
-    apply = quick_jit(model.apply)
+    apply = jax.jit(model.apply)
     assert (apply(variables, batch).logits != apply(variables, forgotten).logits).all()
 
 
@@ -187,7 +186,7 @@ def test_operations_are_those_that_run(pool, candidates):
     config = Suan(head=(32,), layers=1, width=256, heads=2, pool=pool)
     model, variables = random_model(config, max_len=40)
     batch = random_batch(0, SCHEMA, rows=4, length=40, candidates=candidates)
-    cost = quick_jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 4
+    cost = jax.jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 4
     assert config.training_flops_per_row(SCHEMA, 40, candidates) / 3 == pytest.approx(cost, rel=0.05)
     if candidates == 1:
         assert config.flops_per_example(SCHEMA, 40) == pytest.approx(cost, rel=0.05)
@@ -227,4 +226,4 @@ def test_ablations_take_out_their_parameters_and_nothing_else():
 
 def test_without_norms_and_biases_it_still_scores():
     model, variables = random_model(Suan(head=(8,), rms_norm=False, position_bias=False, time_bias=False))
-    assert np.isfinite(quick_jit(model.apply)(variables, random_batch(8, SCHEMA)).logits).all()
+    assert np.isfinite(jax.jit(model.apply)(variables, random_batch(8, SCHEMA)).logits).all()

@@ -10,7 +10,6 @@ from suan_jax.errors import UserError
 from suan_jax.layers import embedding, time_buckets
 from suan_jax.layers.tokens import concat
 from suan_jax.models.twin import Twin, cross_names
-from tests.compiling import quick_jit
 from tests.models.intermediates import returned_by
 from tests.models.random_model import random_model
 from tests.random_batch import random_batch, random_schema
@@ -26,7 +25,7 @@ def mixed_batch(seed):
 
 
 def gather(model, variables, batch):
-    return quick_jit(embedding.gather, static_argnums=0)(model.lookups, variables["tables"], batch)
+    return jax.jit(embedding.gather, static_argnums=0)(model.lookups, variables["tables"], batch)
 
 
 def reference_alpha(model, variables, batch):
@@ -93,7 +92,7 @@ def test_events_that_are_not_retrieved_have_no_gradient():
     batch = random_batch(2, SCHEMA, lengths=np.full(5, 7))
     rows = gather(model, variables, batch)
     found = returned_by("attend", model, variables, batch)[1]
-    gradient = quick_jit(jax.grad(lambda rows: model.apply_rows(variables, rows, batch).logits.sum()))(rows)
+    gradient = jax.jit(jax.grad(lambda rows: model.apply_rows(variables, rows, batch).logits.sum()))(rows)
     taken = (np.arange(7) == found.index_BxMxK[:, 0][:, :, None]).any(1)
     for name, rows in jax.device_get(gradient["history"]).items():
         np.testing.assert_array_equal((rows != 0).any(-1), taken, name)
@@ -107,7 +106,7 @@ def test_bfloat16_retrieves_the_same_and_scores_close():
     batch = random_batch(4, SCHEMA, rows=64, length=40, lengths=np.full(64, 40), candidates=3)
     indices = [returned_by("attend", m, variables, batch)[1].index_BxMxK for m in (model, low)]
     np.testing.assert_array_equal(*indices)
-    high_logits, low_logits = (quick_jit(m.apply)(variables, batch).logits for m in (model, low))
+    high_logits, low_logits = (jax.jit(m.apply)(variables, batch).logits for m in (model, low))
     assert 0 < np.sqrt(np.mean((high_logits - low_logits) ** 2)) < 0.1 * np.std(high_logits)
 
 
@@ -116,7 +115,7 @@ def test_operations_are_those_that_run():
     model = models.build(Config(model=config), SCHEMA)
     batch = random_batch(0, SCHEMA, rows=64, length=40)
     variables = jax.eval_shape(model.init, jax.random.key(0), batch)
-    cost = quick_jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 64
+    cost = jax.jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 64
     assert config.flops_per_example(SCHEMA, 40) == pytest.approx(cost, rel=0.05)
 
 

@@ -1,10 +1,10 @@
 """MultiHeadAttention against PyTorch's."""
 
+import jax
 import numpy as np
 import pytest
 
 from suan_jax.layers.attention import MultiHeadAttention
-from tests.compiling import quick_jit
 from tests.parity.carried import assert_same, carry, normal, torch
 
 B, T, S, D, C, H = 3, 5, 7, 12, 6, 4
@@ -76,7 +76,7 @@ def test_a_query_that_sees_no_key_is_zero():
     # minus infinity alone.
     apply, theirs = both(D)
     x, nothing = normal(9, B, S, D), np.zeros((B, S), bool)
-    np.testing.assert_array_equal(quick_jit(lambda x: apply(x, x, None, nothing[:, None]))(x), 0)
+    np.testing.assert_array_equal(jax.jit(lambda x: apply(x, x, None, nothing[:, None]))(x), 0)
     x, hidden = torch.from_numpy(x), torch.from_numpy(~nothing)
     fused, plain = (theirs(x, x, x, key_padding_mask=hidden, need_weights=weights)[0] for weights in (0, 1))
     assert (fused == 0).all() and plain.isnan().all()

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from tests.compiling import quick_jit
-
 REASON = "the other libraries are not installed: pip install -e '.[parity]'"
 
 torch = pytest.importorskip("torch", reason=REASON)
@@ -59,7 +57,7 @@ def assert_same(ours, theirs, *inputs, atol=1e-5):
     weight = normal(99, *expected.shape)
     expected.backward(torch.from_numpy(weight))
 
-    @quick_jit
+    @jax.jit
     def run(inputs, weight):
         out, pull = jax.vjp(ours, *inputs)
         return out, pull(weight)

@@ -1,11 +1,11 @@
 """DIN's interest unit against FuxiCTR's DIN_Attention."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from suan_jax.layers.interest import TargetInterest
-from tests.compiling import quick_jit
 from tests.parity.carried import (
     assert_close,
     assert_same,
@@ -70,7 +70,7 @@ def test_padded_histories_in_training_give_what_the_other_gives_for_the_valid_pa
     row, _ = np.nonzero(MASK)
     pairs = theirs(torch.from_numpy(q[row]), torch.from_numpy(k[MASK][:, None]))
     expected = torch.zeros(B, K).index_add(0, torch.from_numpy(row), pairs.detach())
-    ours = quick_jit(lambda q, k: apply(q, k, MASK, True))(q, k)
+    ours = jax.jit(lambda q, k: apply(q, k, MASK, True))(q, k)
     assert_close(ours, expected)
     with_pads = theirs(torch.from_numpy(q), torch.from_numpy(k), torch.from_numpy(MASK))
     assert np.abs(np.asarray(ours) - with_pads.detach().numpy()).max() > 1e-2
@@ -81,7 +81,7 @@ def test_an_empty_history_with_softmax_is_zero_and_theirs_the_mean_of_the_pads()
     apply, theirs = both(softmax=True)
     q, k = inputs()
     none = np.zeros((B, L), bool)
-    ours = quick_jit(lambda q, k: apply(q, k, none, False))(q, k)
+    ours = jax.jit(lambda q, k: apply(q, k, none, False))(q, k)
     np.testing.assert_array_equal(ours, 0)
     other = theirs.eval()(torch.from_numpy(q), torch.from_numpy(k), torch.from_numpy(none))
     assert_close(k.mean(1), other, 1e-4)

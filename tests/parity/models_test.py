@@ -12,7 +12,6 @@ from suan_jax.layers import time_buckets
 from suan_jax.models.bst import Bst
 from suan_jax.models.din import Din
 from suan_jax.schema import PAD, Feature, Schema
-from tests.compiling import quick_jit
 from tests.parity.carried import (
     REASON,
     assert_close,
@@ -76,7 +75,7 @@ def carry_head(theirs, params, stats):
 def compare(model, variables, batch, theirs, train):
     """Logits of both."""
 
-    @quick_jit
+    @jax.jit
     def logits(variables, batch):
         return model.apply(variables, batch, train=train, mutable=["batch_stats"])[0].logits
 
@@ -100,7 +99,7 @@ def test_din_trained_with_the_same_optimizer_has_the_same_losses():
     theirs.head.mlp[-1] = torch.nn.Sigmoid()  # its loss is of probabilities
     carry_interest(theirs.attention, variables["params"]["attention"], variables["batch_stats"]["attention"])
     start, step = fuxictr.whole_table_adam(model)
-    state, step, inputs = start(variables), quick_jit(step), fuxictr_models.inputs(batch)
+    state, step, inputs = start(variables), jax.jit(step), fuxictr_models.inputs(batch)
     losses = []
     for _ in range(5):
         state, loss = step(state, batch)

@@ -2,13 +2,13 @@
 
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
 from suan_jax.layers.retrieval import gather_events, top_k
 from suan_jax.layers.target_attention import TargetPool, TargetQuery, target_scores
 from suan_jax.models.eta import hamming_distance, hash_codes
-from tests.compiling import quick_jit
 from tests.parity.carried import REASON, assert_close, assert_same, carry, normal, torch
 
 eta = pytest.importorskip("model_zoo.LongCTR.ETA.ETA", reason=REASON)
@@ -23,7 +23,7 @@ def test_eta_retrieves_events_at_the_same_distances():
     # Which of several events at one distance comes first, PyTorch leaves open; here it is the most recent.
     target, history, projection = normal(0, B, D), normal(1, B, L, D), normal(2, D, BITS)
 
-    @quick_jit
+    @jax.jit
     def search(target, history):
         codes = hash_codes(target[:, None], projection), hash_codes(history, projection)
         distance = hamming_distance(*codes, MASK[:, None])

@@ -16,7 +16,6 @@ from suan_jax.serving import Artifact, Scorer
 from suan_jax.serving.artifact import flat_batch
 from suan_jax.serving.export import _flatten, export_program, export_run
 from suan_jax.serving.request import parse_request
-from tests.compiling import XLA_FLAGS, quick_jit
 from tests.models.random_model import random_model
 from tests.random_batch import random_batch
 from tests.readme import block
@@ -31,7 +30,7 @@ def exported(run, tmp_path_factory):
 
 
 def fresh_process(code, directory):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": XLA_FLAGS}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     if "suan_jax" in code:
         environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(
@@ -96,8 +95,8 @@ def test_one_program_takes_any_number_of_rows_and_candidates(config):
     weights = _flatten(variables)
     for rows, candidates in ((4, 3), (1, 1)):
         batch = random_batch(3, model.schema, rows=rows, candidates=candidates)
-        expected = jax.nn.sigmoid(quick_jit(model.apply)(variables, batch).logits + np.log(0.5))
-        got = quick_jit(program.call)(weights, flat_batch(batch))
+        expected = jax.nn.sigmoid(jax.jit(model.apply)(variables, batch).logits + np.log(0.5))
+        got = jax.jit(program.call)(weights, flat_batch(batch))
         np.testing.assert_allclose(got, expected, atol=1e-6)
 
 

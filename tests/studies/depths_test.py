@@ -3,7 +3,6 @@ import json
 import pathlib
 import sys
 
-import jax
 import numpy as np
 import pytest
 
@@ -18,7 +17,6 @@ from suan_jax.training.evaluation import Evaluation
 from suan_jax.training.loop import train
 from suan_jax.training.restore import restore_run
 from suan_jax.training.workdir import claim
-from tests.compiling import quick_jit
 from tests.training.runs import Job
 
 LOOPED = pathlib.Path(__file__).parents[1] / "training" / "looped_config.py"
@@ -26,11 +24,10 @@ LOOPED = pathlib.Path(__file__).parents[1] / "training" / "looped_config.py"
 
 @pytest.fixture(scope="module", autouse=True)
 def _registered():
-    """What the config file registers is forgotten afterwards; programs are compiled quickly."""
+    """What the config file registers is forgotten afterwards."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [*sys.path])
         patch.setattr(model, "_REGISTRY", dict(model._REGISTRY))
-        patch.setattr(jax, "jit", quick_jit)
         yield
 
 

@@ -4,14 +4,12 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from tests.compiling import quick_jit
-
 _SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _compile_once(tmp_path_factory):
-    """Compiles quickly, and the runs of one model share what the first of them compiled."""
+    """The runs of one model share what the first of them compiled."""
     directory = str(tmp_path_factory.mktemp("xla"))
     before = {name: getattr(jax.config, name) for name in _SETTINGS}
     for name, value in zip(_SETTINGS, (directory, 0.0), strict=True):
@@ -24,7 +22,6 @@ def _compile_once(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setitem(os.environ, name, value)
-        patch.setattr(jax, "jit", quick_jit)
         yield
     for name, value in before.items():
         jax.config.update(name, value)

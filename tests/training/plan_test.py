@@ -8,7 +8,6 @@ from suan_jax.errors import UserError
 from suan_jax.training.plan import MOST_ROWS, plan, planned_setup, print_plan
 from suan_jax.training.setup import set_up
 from suan_jax.training.sharding import batch_sharding
-from tests.compiling import quick_jit
 from tests.training.runs import tiny
 
 DEVICES = 256
@@ -80,9 +79,8 @@ def test_a_mesh_that_does_not_fit_is_refused():
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_a_pod_step_lowers_for_another_platform(pod, platform, monkeypatch):
-    # Rates are put on devices, of which a plan has none; and a step within a step takes no options.
+    # Rates are put on devices, of which a plan has none.
     monkeypatch.setattr(jax, "device_put", lambda leaf, _: leaf)
-    monkeypatch.setattr(jax, "jit", quick_jit.func)
     step = pod.compile_step()
     config, data = pod.config, batch_sharding(pod.mesh)
     batch = blank_batch(pod.log.schema, config.train.batch_size, config.data.max_len)

@@ -22,7 +22,6 @@ from suan_jax.training.checkpoint import Checkpoints
 from suan_jax.training.setup import Setup, set_up
 from suan_jax.training.sharding import place_batch
 from suan_jax.training.state import TrainState
-from tests.compiling import XLA_FLAGS
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).with_name("tiny_config.py")
@@ -38,7 +37,7 @@ class Job:
 
     def __init__(self, *arguments: str, launch: str = "train", **environment: str):
         command = [sys.executable, str(ROOT / "launch" / f"{launch}.py"), *arguments]
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": XLA_FLAGS, **environment}
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
 

@@ -12,7 +12,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from suan_jax.config import MeshConfig, TrainConfig
 from suan_jax.errors import UserError
 from suan_jax.training.sharding import check_batch_size, make_mesh, place_batch
-from tests.compiling import XLA_FLAGS
 from tests.random_batch import random_batch, random_schema
 from tests.training import mesh_run
 from tests.training.mesh_run import MIDDLE, MODELS
@@ -25,11 +24,10 @@ def seen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mesh")
 
     def run(devices, *arguments):
-        environment = {"JAX_NUM_CPU_DEVICES": devices, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": XLA_FLAGS}
-        environment |= {**os.environ, **environment, "PYTHONPATH": str(ROOT)}
+        environment = {"JAX_NUM_CPU_DEVICES": devices, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
         subprocess.run(
             [sys.executable, mesh_run.__file__, str(folder), *arguments],
-            env=environment,
+            env={**os.environ, **environment},
             check=True,
             timeout=300,
         )
