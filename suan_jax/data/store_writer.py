@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,21 +11,16 @@ import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from array_record.python.array_record_module import ArrayRecordWriter
-
 from suan_jax.data.block import Block
-from suan_jax.data.checks import check_block
-from suan_jax.data.encoding import encode_block
+from suan_jax.data.shard_writer import SHARD_BYTES, ShardWriter, Written
 from suan_jax.errors import UserError
-from suan_jax.schema import SPLITS, Schema
+from suan_jax.schema import Schema
 
 if TYPE_CHECKING:  # polars is needed by preparation alone
     import polars as pl
 
 FORMAT = "suan-store"
 VERSION = 1
-_SHARD_BYTES = 256 << 20  # before compression
 
 
 class StoreWriter:
@@ -52,7 +48,7 @@ class StoreWriter:
         vocabularies: Mapping[str, pl.DataFrame | os.PathLike] | None = None,
         users: pl.DataFrame | os.PathLike | None = None,
         extra: Mapping[str, Any] | None = None,
-        shard_bytes: int = _SHARD_BYTES,
+        shard_bytes: int = SHARD_BYTES,
     ):
         """A writer that has made nothing yet.
 
@@ -73,21 +69,15 @@ class StoreWriter:
             raise UserError(f"{self._path} exists already: remove it or choose another directory")
         self._schema, self._source = schema, source
         self._vocabularies, self._users = dict(vocabularies or {}), users
-        self._extra, self._shard_bytes = dict(extra or {}), shard_bytes
+        self._extra = dict(extra or {})
         for table in self._vocabularies:
             if table not in schema.tables:
                 raise UserError(
                     f"vocabulary {table!r} is of no table, expected one of {sorted(schema.tables)}"
                 )
         self._partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.partial")
-        self._shard: ArrayRecordWriter | None = None
-        self._shard_size = 0
-        self._records: list[list[int]] = []  # per shard, the checksums of its records
-        self._ranks: list[tuple[float, float]] = []
-        self._counts: dict[str, list[int]] = {split: [] for split in SPLITS}
-        self._totals = {split: dict.fromkeys(("impressions", "clicks", "sequences"), 0) for split in SPLITS}
-        self._times: dict[str, list[int]] = {split: [] for split in SPLITS}
-        self._sequences = self._events = 0
+        self._shards = ShardWriter(self._partial, "written", schema, source, shard_bytes)
+        self._written = self._shards.written
 
     def __enter__(self) -> StoreWriter:
         self._partial.mkdir(parents=True)
@@ -95,7 +85,7 @@ class StoreWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
         try:
-            self._close_shard()
+            self.end_shard()
             if kind is None:
                 self._finish()
         finally:
@@ -107,51 +97,34 @@ class StoreWriter:
         Raises:
           UserError: if it breaks a promise of `Block`, or its ranks do not follow the last block's.
         """
-        place = f"block {len(self._ranks)} of {self._source}"
-        check_block(self._schema, block, place)
-        if self._ranks and block.rank[0] < self._ranks[-1][1]:
-            raise UserError(f"{place}: expected ranks from {self._ranks[-1][1]} on, got {block.rank[0]}")
-        if self._shard is None:
-            name = self._partial / _partial_shard(len(self._records))
-            self._shard = ArrayRecordWriter(str(name), "group_size:1,zstd:1")
-            self._shard_size = 0
-            self._records.append([])
-        for record in encode_block(self._schema, block):
-            self._shard.write(record)
-            self._records[-1].append(zlib.crc32(record))
-            self._shard_size += len(record)
-        if self._shard_size >= self._shard_bytes:
-            self._close_shard()
-        self._count(block)
+        self._shards.write(block)
 
-    def _count(self, block: Block) -> None:
-        self._ranks.append((float(block.rank[0]), float(block.rank[-1])))
-        self._sequences += len(block.user)
-        self._events += len(block.event_time)
-        sequence = np.repeat(np.arange(len(block.user)), np.diff(block.impression_offsets))
-        for index, split in enumerate(SPLITS):
-            chosen = block.split == index
-            count = int(chosen.sum())
-            self._counts[split].append(count)
-            if count:
-                self._totals[split]["impressions"] += count
-                self._totals[split]["clicks"] += int(block.label[chosen].sum())
-                self._totals[split]["sequences"] += len(np.unique(sequence[chosen]))
-                times = (*self._times[split], int(block.time[chosen].min()), int(block.time[chosen].max()))
-                self._times[split] = [min(times), max(times)]
+    def end_shard(self) -> None:
+        """Lets the next block begin a shard."""
+        self._shards.end_shard()
 
-    def _close_shard(self) -> None:
-        if self._shard is not None:
-            self._shard.close()
-            self._shard = None
+    def adopt(self, written: Written) -> None:
+        """Appends shards that a `ShardWriter` wrote, in the file system of `path`; they are moved.
+
+        Raises:
+          UserError: if their ranks do not follow the last block's.
+        """
+        self.end_shard()
+        moved = [
+            file.rename(self._partial / f"adopted-{len(self._written.shards) + index:05d}.partial")
+            for index, file in enumerate(written.shards)
+        ]
+        self._written.append(dataclasses.replace(written, shards=moved))
 
     def _finish(self) -> None:
-        if not self._ranks:
+        if not self._written.ranks:
             raise UserError(f"{self._source} gave no block, expected at least one user")
-        shards, total = [], len(self._records)
-        for index, records in enumerate(self._records):
+        shards, total = [], len(self._written.shards)
+        for index, (file, records) in enumerate(
+            zip(self._written.shards, self._written.records, strict=True)
+        ):
             name = f"shard-{index:05d}-of-{total:05d}.array_record"
-            (self._partial / _partial_shard(index)).rename(self._partial / name)
+            file.rename(self._partial / name)
             shards.append({"name": name, "blocks": len(records) // 2})
         self._write_tables()
         (self._partial / "schema.json").write_text(json.dumps(self._description(shards), indent=1))
@@ -159,7 +132,7 @@ class StoreWriter:
         for file in sorted(self._partial.rglob("*")):
             if file.is_file():
                 files[file.relative_to(self._partial).as_posix()] = {"bytes": file.stat().st_size}
-        for shard, records in zip(shards, self._records, strict=True):
+        for shard, records in zip(shards, self._written.records, strict=True):
             files[shard["name"]]["records"] = records
         for name, entry in files.items():
             if "records" not in entry:
@@ -183,10 +156,10 @@ class StoreWriter:
             _write_frame(self._users, self._partial / "users.parquet")
 
     def _description(self, shards: list[dict]) -> dict:
-        statistics: dict[str, Any] = {"sequences": self._sequences, "events": self._events}
-        for split, totals in self._totals.items():
+        statistics: dict[str, Any] = {"sequences": self._written.sequences, "events": self._written.events}
+        for split, totals in self._written.totals.items():
             rate = totals["clicks"] / totals["impressions"] if totals["impressions"] else None
-            first, last = self._times[split] or (None, None)
+            first, last = self._written.times[split] or (None, None)
             statistics[split] = {**totals, "click_rate": rate, "first_time": first, "last_time": last}
         return {
             "format": FORMAT,
@@ -197,12 +170,8 @@ class StoreWriter:
             "statistics": statistics,
             "extra": self._extra,
             "shards": shards,
-            "blocks": {"counts": self._counts, "ranks": self._ranks},
+            "blocks": {"counts": self._written.counts, "ranks": self._written.ranks},
         }
-
-
-def _partial_shard(index: int) -> str:
-    return f"shard-{index:05d}.partial"
 
 
 def _write_frame(frame: pl.DataFrame | os.PathLike, target: pathlib.Path) -> None:
