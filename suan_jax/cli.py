@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import inspect
 import logging
 import os
@@ -32,15 +33,20 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last, of a limit on the
 _ILLEGAL = re.compile(r"flag --(?P<name>[^=]+)=(?P<value>.*?): (?P<reason>.*)", re.DOTALL)
 
 
-def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
-    """Parses flags, calls `main` with the program's name, and exits with its exit code (None is 0)."""
+def run(main: Callable[[Sequence[str]], int | None], passes_on: bool = False) -> NoReturn:
+    """Parses flags, calls `main` with the program's name, and exits with its exit code (None is 0).
+
+    Args:
+      main: the job.
+      passes_on: whether `main` also gets, as they are, the arguments behind a bare "--".
+    """
     # Libraries below log what they save and each file that they do not like; what ends a job is raised.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("jax").setLevel(logging.WARNING)  # an accelerator left unused is worth a line
     sys.unraisablehook = _report_unraisable
     warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # of the same writes
     try:
-        app.run(main, flags_parser=_parse_flags)
+        app.run(main, flags_parser=functools.partial(_parse_flags, passes_on=passes_on))
     except UserError as error:
         _end(f"error: {error}", error.exit_code)
     except Preempted as error:
@@ -82,8 +88,10 @@ def _full_disk(error: BaseException | None) -> str:
     return ""
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
+def _parse_flags(argv: Sequence[str], passes_on: bool = False) -> list[str]:
     """Parses the command line; absl's own parser would print its usage."""
+    end = list(argv).index("--") if passes_on and "--" in argv else len(argv)
+    argv, passed = argv[:end], argv[end + 1 :]
     if any(argument in _HELP for argument in argv[1:]):
         print(_help(argv[0]))
         sys.exit(0)
@@ -91,7 +99,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(argv)
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not expected here: every argument is a flag, --NAME=VALUE")
-    return rest
+    return [*rest, *passed]
 
 
 def _help(program: str) -> str:

@@ -24,7 +24,7 @@ def keys(raw: RawLog) -> list[Key]:
 
 
 def value_counts(raw: RawLog, rows: Mapping[str, pl.LazyFrame]) -> Iterator[tuple[Key, pl.DataFrame]]:
-    """Distinct `value`s that training reads, and their `count`s, one key after another in the order of `keys`.
+    """Distinct `value`s that training reads, and their `count`s, key by key in the order of `keys`.
 
     Args:
       raw: the log's schema and tables; its frames are not read.
@@ -73,7 +73,7 @@ def build(raw: RawLog, key: Key, counts: pl.DataFrame, min_count: int) -> Encode
 def sort_out(
     raw: RawLog, built: Mapping[Key, Encoder | Scale]
 ) -> tuple[dict[str, Encoder], dict[str, Scale]]:
-    """What was built for all `keys` as the encoders of all tables, by name, and the scales of dense columns."""
+    """What was built for all `keys` as the encoders of all tables, by name, and the scales of all columns."""
     encoders: dict[str, Encoder] = {}
     for name in sorted({feature.table for _, feature in _features(raw)}):
         ids = _table(raw, name).hash_ids

@@ -1,7 +1,7 @@
 """Cuts a raw log into partitions of users: ranges of the users' hash, each of which is prepared on its own.
 
-What needs the whole log is a `Plan`, made from counts per second, which add up over any pieces of it. All else
-is a function of the rows of some users, the whole log or one partition.
+What needs the whole log is a `Plan`, made from counts per second, which add up over any pieces of it. All
+else is a function of the rows of some users, the whole log or one partition.
 """
 
 from __future__ import annotations

@@ -27,11 +27,15 @@ class Split:
     def add(self, time: np.ndarray, label: np.ndarray) -> None:
         """Takes in some impressions."""
         if len(time):
-            self.impressions += len(time)
-            self.clicks += int(label.sum())
-            low, high = int(time.min()), int(time.max())
-            self.first = low if self.first is None else min(self.first, low)
-            self.last = high if self.last is None else max(self.last, high)
+            self.merge(Split(len(time), int(label.sum()), int(time.min()), int(time.max())))
+
+    def merge(self, other: Split) -> None:
+        """Takes in other impressions."""
+        self.impressions += other.impressions
+        self.clicks += other.clicks
+        moments = [m for m in (self.first, self.last, other.first, other.last) if m is not None]
+        if moments:
+            self.first, self.last = min(moments), max(moments)
 
 
 @dataclasses.dataclass
@@ -83,6 +87,16 @@ class Summary:
                 table = feature.table
                 self.values[table] = self.values.get(table, 0) + int((ids != PAD).sum())
                 self.unknown[table] = self.unknown.get(table, 0) + int((ids == OOV).sum())
+
+    def merge(self, other: Summary) -> None:
+        """Takes in what was found of other users; `notes` stay."""
+        for name in ("users", "sequences", "events", "untimed"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name, split in other.splits.items():
+            self.splits[name].merge(split)
+        for mine, theirs in ((self.values, other.values), (self.unknown, other.unknown)):
+            for table, count in theirs.items():
+                mine[table] = mine.get(table, 0) + count
 
     def print(self, console: Console | None = None) -> None:
         """Three tables: counts, splits, vocabularies."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -27,6 +28,8 @@ def prepare_store(
     spec: str = "",
     min_count: int = 2,
     console: Console | None = None,
+    runner: str = "",
+    beam_options: Sequence[str] = (),
 ) -> Summary:
     """Writes a store and prints what it holds.
 
@@ -37,9 +40,11 @@ def prepare_store(
       spec: the spec file of the source "logs"; none for the others.
       min_count: occurrences in the train period below which a value is out of vocabulary.
       console: where to print; None prints to standard output.
+      runner: Apache Beam's runner, on whose workers the log is prepared; empty prepares it here.
+      beam_options: Beam's other options, such as "--flink_master=localhost:8081".
 
     Raises:
-      UserError: if something about these arguments, or about the files, is wrong.
+      UserError: if something about these arguments, or about the files, is wrong, or Beam is not installed.
     """
     if source == "logs" and not spec:
         raise UserError("--spec is missing, expected the Python file that describes the log")
@@ -53,15 +58,32 @@ def prepare_store(
     if source == SYNTHETIC:
         if raw:
             raise UserError(f"--raw={raw} is not read by --source={SYNTHETIC}, which has no raw files")
+        if runner:
+            raise UserError(
+                f"--runner={runner} is not used by --source={SYNTHETIC}, whose blocks are generated"
+            )
         return _copy_synthetic(out, console)
     if source not in SOURCES:
         raise UserError(f"--source={source} is unknown, expected one of {', '.join((*SOURCES, SYNTHETIC))}")
     folder = Path(raw)
     if not raw or not folder.is_dir():
         raise UserError(f"--raw={raw} is no folder, expected the one with the raw files of {source}")
+    if beam_options and not runner:
+        raise UserError(f"{beam_options[0]!r} is an option of Beam, expected --runner=NAME before the --")
+    if runner:
+        try:
+            from suan_jax.data.beam_preparation import prepare_on_beam
+        except ModuleNotFoundError as error:
+            raise UserError(f"{error.name} is not installed; pip install -e '.[beam]' brings it") from error
+        folder, out = folder.absolute(), Path(out).absolute()  # workers start elsewhere
     described = load_spec(spec) if spec else None
     try:
-        return prepare(SOURCES[source](folder, described), out, source, min_count, console)
+        log = SOURCES[source](folder, described)
+        if runner:
+            return prepare_on_beam(
+                log, out, source, min_count, [f"--runner={runner}", *beam_options], console
+            )
+        return prepare(log, out, source, min_count, console)
     except pl.exceptions.ComputeError as error:
         # A damaged page is met only when it is read, wherever that happens first.
         if not str(error).startswith("parquet:"):

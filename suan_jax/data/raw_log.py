@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import polars as pl
 
@@ -43,6 +43,11 @@ class Table:
     buckets: int = 0
 
 
+def _no_pieces(rows: int) -> Mapping[str, list[pl.LazyFrame]]:
+    del rows
+    return {}
+
+
 @dataclasses.dataclass(frozen=True)
 class RawLog:
     """A click log before preparation, as lazy frames that are read several times and never whole.
@@ -66,6 +71,8 @@ class RawLog:
       validation: share of the impressions before the test period, the last by time, set apart, unless
         `_validation` says which.
       notes: what the source did, for the printed summary, such as {"repeats dropped": 3}.
+      pieces: called with a number of rows, gives frames of at most as many that make up `impressions` and
+        `events`, by these names, for machines that read side by side; a frame not named is one piece.
     """
 
     impressions: pl.LazyFrame
@@ -76,3 +83,4 @@ class RawLog:
     log1p: tuple[str, ...] = ()
     validation: float = 0.1
     notes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    pieces: Callable[[int], Mapping[str, list[pl.LazyFrame]]] = _no_pieces

@@ -1,4 +1,4 @@
-"""Writes consecutive blocks as shards, wherever that is done, and keeps the figures that their store needs."""
+"""Writes consecutive blocks as shards, wherever that is done, with the figures that a store keeps."""
 
 from __future__ import annotations
 
@@ -16,10 +16,6 @@ from suan_jax.errors import UserError
 from suan_jax.schema import SPLITS, Schema
 
 SHARD_BYTES = 256 << 20  # before compression
-
-
-def _per_split(value: type) -> dict:
-    return dataclasses.field(default_factory=lambda: {split: value() for split in SPLITS})
 
 
 @dataclasses.dataclass
@@ -40,13 +36,13 @@ class Written:
     shards: list[Path] = dataclasses.field(default_factory=list)
     records: list[list[int]] = dataclasses.field(default_factory=list)
     ranks: list[tuple[float, float]] = dataclasses.field(default_factory=list)
-    counts: dict[str, list[int]] = _per_split(list)
+    counts: dict[str, list[int]] = dataclasses.field(default_factory=lambda: {split: [] for split in SPLITS})
     totals: dict[str, dict[str, int]] = dataclasses.field(
         default_factory=lambda: {
             split: dict.fromkeys(("impressions", "clicks", "sequences"), 0) for split in SPLITS
         }
     )
-    times: dict[str, list[int]] = _per_split(list)
+    times: dict[str, list[int]] = dataclasses.field(default_factory=lambda: {split: [] for split in SPLITS})
     sequences: int = 0
     events: int = 0
 

@@ -25,7 +25,7 @@ SCHEMA = Schema(
 TABLES = {"shop": Table(hash_ids=50), "age": Table(buckets=4)}
 
 
-def _raw(seed=0, impressions=600, events=900, users=40) -> RawLog:
+def random_raw_log(seed=0, impressions=600, events=900, users=40) -> RawLog:
     random = np.random.default_rng(seed)
     time = random.integers(1_000, 1_200, impressions)  # many ties
     event_time = random.integers(990, 1_200, events)
@@ -64,7 +64,7 @@ def _blocks(store):
     return [store.block(index) for index in range(store.num_blocks)]
 
 
-def _same(first: pathlib.Path, second: pathlib.Path) -> bool:
+def same_files(first: pathlib.Path, second: pathlib.Path) -> bool:
     files = sorted(file.relative_to(first) for file in first.rglob("*") if file.is_file())
     assert files == sorted(file.relative_to(second) for file in second.rglob("*") if file.is_file())
     return all(filecmp.cmp(first / file, second / file, shallow=False) for file in files)
@@ -73,13 +73,13 @@ def _same(first: pathlib.Path, second: pathlib.Path) -> bool:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     path = tmp_path_factory.mktemp("stores") / "store"
-    prepare(_raw(), path, "test")
+    prepare(random_raw_log(), path, "test")
     return open_store(path)
 
 
 @pytest.mark.smoke
 def test_an_impression_sees_the_events_strictly_before_it(store):
-    raw = _raw()
+    raw = random_raw_log()
     impressions, events = raw.impressions.collect(), raw.events.collect()
     names = store.raw_users()["raw"].cast(pl.Int64).to_list()
     seen = 0
@@ -99,7 +99,7 @@ def test_an_impression_sees_the_events_strictly_before_it(store):
 
 
 def test_users_without_an_impression_are_left_out(store):
-    raw = _raw()
+    raw = random_raw_log()
     users = set(raw.impressions.collect()[USER])
     assert set(store.raw_users()["raw"].cast(pl.Int64)) == users
     kept = raw.events.collect().filter(pl.col(USER).is_in(users)).height
@@ -126,7 +126,7 @@ def test_splits_are_by_time_and_validation_is_the_last_share(store):
 
 
 def test_dense_columns_are_standardised_and_missing_is_the_mean(store):
-    raw = _raw().impressions.collect().with_columns(pl.col("price").fill_nan(None))
+    raw = random_raw_log().impressions.collect().with_columns(pl.col("price").fill_nan(None))
     train = raw.filter(~pl.col(TEST))["price"]
     expected = ((raw["price"] - train.mean()) / train.std(ddof=0)).fill_null(0.0).to_numpy()
     dense = np.concatenate([block.dense[:, 0] for block in _blocks(store)])
@@ -134,7 +134,7 @@ def test_dense_columns_are_standardised_and_missing_is_the_mean(store):
 
 
 def test_store_is_the_same_bytes_whatever_the_row_order(tmp_path):
-    raw = _raw()
+    raw = random_raw_log()
     shuffled = RawLog(
         impressions=raw.impressions.collect().sample(fraction=1.0, shuffle=True, seed=1).lazy(),
         events=raw.events.collect().sample(fraction=1.0, shuffle=True, seed=2).lazy(),
@@ -144,12 +144,12 @@ def test_store_is_the_same_bytes_whatever_the_row_order(tmp_path):
     )
     prepare(raw, tmp_path / "first", "test")
     prepare(shuffled, tmp_path / "second", "test")
-    assert _same(tmp_path / "first", tmp_path / "second")
+    assert same_files(tmp_path / "first", tmp_path / "second")
 
 
 def test_partitions_change_nothing_but_where_blocks_end(tmp_path, store, monkeypatch):
     monkeypatch.setattr(preparation, "ROWS_PER_PARTITION", 100)
-    prepare(_raw(), tmp_path / "store", "test")
+    prepare(random_raw_log(), tmp_path / "store", "test")
     cut = open_store(tmp_path / "store")
     assert cut.num_blocks > store.num_blocks
     for name in ("user", "rank", "event_time", "event_timed", "time", "label", "split", "visible", "dense"):

@@ -74,6 +74,10 @@ class LogTables:
             all(table.dtype(key).is_integer() for table, key in user_keys),
         )
 
+    def pieces(self, table: str, rows: int) -> list[LogTables]:
+        """The tables again and again, each time with another piece of `table`, of at most `rows` rows."""
+        return [dataclasses.replace(self, **{table: piece}) for piece in getattr(self, table).pieces(rows)]
+
     def item_key(self, column: str) -> pl.Expr:
         """A key column of items, in the one type in which all tables compare."""
         return pl.col(column).cast(pl.Int64 if self.integer_items else pl.String)

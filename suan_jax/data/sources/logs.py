@@ -38,33 +38,56 @@ def read(raw: Path, spec: LogSpec) -> RawLog:
     check_tables(spec, tables)
     log, notes = _log(spec, tables)
     is_test = _is_test(log, spec)
-    if spec.events is not None:
-        history = _own_events(spec, tables)
-    else:
-        history = log.with_columns(pl.col(LABEL).cast(pl.String).alias("_action"))
-        if spec.history_of == "clicked":
-            history = history.filter(pl.col(LABEL) == 1)
-    impressions = log if spec.negatives is None else _with_negatives(log, spec)
     profile = _profile(log, spec, tables)
-    impressions = _with_items(impressions, (*spec.candidate, *spec.context), spec, tables)
-    numeric = [column.name for column in spec.profile if isinstance(column, Numeric)]
-    if numeric:
-        impressions = impressions.join(profile.select(USER, *numeric), on=USER, how="left")
     schema = _schema(spec)
-    dense = [column for group in GROUPS for column in spec.group(group) if isinstance(column, Numeric)]
-    own = [column.name for column in (*spec.candidate, *spec.context)]
-    action = [] if schema.action is None else [pl.col("_action").alias(schema.action)]
-    past = [column.name for column in spec.history]
+    dense = _numeric(spec)
+    past = [*(column.name for column in spec.history), *([] if schema.action is None else [schema.action])]
+
+    def impressions(log: pl.LazyFrame) -> pl.LazyFrame:
+        rows = _with_items(log, (*spec.candidate, *spec.context), spec, tables)
+        numeric = [column.name for column in spec.profile if isinstance(column, Numeric)]
+        if numeric:
+            rows = rows.join(profile.select(USER, *numeric), on=USER, how="left")
+        own = [column.name for column in (*spec.candidate, *spec.context)]
+        return rows.select(USER, TIME, ORDER, LABEL, is_test.alias(TEST), *own, *numeric)
+
+    def events(history: pl.LazyFrame) -> pl.LazyFrame:
+        rows = _with_items(history, spec.history, spec, tables)
+        if schema.action is not None:
+            rows = rows.with_columns(pl.col("_action").alias(schema.action))
+        return rows.select(USER, TIME, ORDER, *past)
+
+    def pieces(rows: int) -> dict[str, list[pl.LazyFrame]]:
+        parts: dict[str, list[pl.LazyFrame]] = {}
+        # A repeat, a negative and a user's first impression are known from the whole log alone.
+        if not spec.drop_repeats:
+            logs = [_log(spec, part)[0] for part in tables.pieces("impressions", rows)]
+            if spec.negatives is None and not any(isinstance(column, Numeric) for column in spec.profile):
+                parts["impressions"] = [impressions(log) for log in logs]
+            if spec.events is None:
+                parts["events"] = [events(_past(log, spec)) for log in logs]
+        if spec.events is not None:
+            own = tables.pieces("events", rows)
+            parts["events"] = [events(_own_events(spec, part)) for part in own]
+        return parts
+
     return RawLog(
-        impressions=impressions.select(USER, TIME, ORDER, LABEL, is_test.alias(TEST), *own, *numeric),
-        events=_with_items(history, spec.history, spec, tables).select(USER, TIME, ORDER, *past, *action),
+        impressions=impressions(log if spec.negatives is None else _with_negatives(log, spec)),
+        events=events(_past(log, spec) if spec.events is None else _own_events(spec, tables)),
         schema=schema,
         users=profile,
         tables=_vocabularies(spec, schema),
         log1p=tuple(column.name for column in dense if column.log1p),
         validation=spec.validation_share,
         notes=notes,
+        pieces=pieces,
     )
+
+
+def _past(log: pl.LazyFrame, spec: LogSpec) -> pl.LazyFrame:
+    """Impressions as the events of later ones."""
+    history = log.with_columns(pl.col(LABEL).cast(pl.String).alias("_action"))
+    return history.filter(pl.col(LABEL) == 1) if spec.history_of == "clicked" else history
 
 
 def _log(spec: LogSpec, tables: LogTables) -> tuple[pl.LazyFrame, dict[str, int]]:
@@ -221,10 +244,12 @@ def _schema(spec: LogSpec) -> Schema:
     }
     if action is not None:
         groups["history"] += (Feature(action, action),)
-    numeric = [column.name for group in GROUPS for column in spec.group(group) if isinstance(column, Numeric)]
-    return Schema(
-        tables={}, **groups, dense=tuple(numeric), item=spec.item, category=spec.category, action=action
-    )
+    numeric = tuple(column.name for column in _numeric(spec))
+    return Schema(tables={}, **groups, dense=numeric, item=spec.item, category=spec.category, action=action)
+
+
+def _numeric(spec: LogSpec) -> list[Numeric]:
+    return [column for group in GROUPS for column in spec.group(group) if isinstance(column, Numeric)]
 
 
 def _vocabularies(spec: LogSpec, schema: Schema) -> dict[str, Table]:

@@ -37,6 +37,23 @@ class Check:
 
 
 @dataclasses.dataclass(frozen=True)
+class Window:
+    """Consecutive rows of one file of a table.
+
+    Attributes:
+      file: index of the file.
+      first: rows of the file before them.
+      before: rows of the table before them.
+      count: how many they are at most.
+    """
+
+    file: int
+    first: int
+    before: int
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
 class RawTable:
     """Parquet or CSV files of the same columns, read lazily in the order of their names.
 
@@ -46,10 +63,12 @@ class RawTable:
     Attributes:
       files: the files.
       columns: names of the columns.
+      window: the rows that `scan` gives; None for all.
     """
 
     files: tuple[Path, ...]
     columns: tuple[str, ...]
+    window: Window | None = dataclasses.field(default=None, kw_only=True)
 
     @classmethod
     def open(cls, raw: Path, pattern: str) -> RawTable:
@@ -112,8 +131,23 @@ class RawTable:
         self.require(columns)
         wanted = list(dict.fromkeys(columns))
         frames = [self._scan(file).select(wanted) for file in self.files]
-        frame = pl.concat(frames, how="vertical_relaxed").with_row_index(ROW)
-        return frame.with_columns(pl.col(ROW).cast(pl.Int64))
+        frame, before = pl.concat(frames, how="vertical_relaxed"), 0
+        if self.window is not None:
+            before, types = self.window.before, dict(frame.collect_schema())
+            frame = frames[self.window.file].slice(self.window.first, self.window.count).cast(types)
+        return frame.with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64) + before)
+
+    def pieces(self, rows: int) -> list[RawTable]:
+        """Tables of at most `rows` rows, each within one file, that together scan as this one does."""
+        windows, before = [], 0
+        for index, file in enumerate(self.files):
+            total = self._scan(file).select(pl.len()).collect(engine="streaming").item()
+            windows += [
+                Window(index, first, before + first, min(rows, total - first))
+                for first in range(0, total, rows)
+            ]
+            before += total
+        return [dataclasses.replace(self, window=window) for window in windows]
 
     def dtype(self, column: str) -> pl.DataType:
         """Type of a column in the first file."""

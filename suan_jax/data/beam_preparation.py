@@ -1,0 +1,261 @@
+"""Preparation as an Apache Beam pipeline, on any runner; its store is byte for byte that of `prepare`.
+
+Two pipelines run one after the other. The first tallies the pieces of the log, from which its plan is made.
+The second sends each row to the partition of its user, counts values per partition and adds the counts up,
+and writes each partition as shards of its own. What becomes of a partition's rows is `preparation`'s own.
+
+Workers read the raw files, and write shards beside the new store, under the paths that the program is given:
+both lie in a file system that all of them mount.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import pickle
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import apache_beam as beam
+import polars as pl
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import create_runner
+from rich.console import Console
+
+from suan_jax.data import preparation
+from suan_jax.data.blocking import INDEX, Scale
+from suan_jax.data.counting import Key, add_counts, build, sort_out, value_counts
+from suan_jax.data.partitioning import (
+    PARTITION,
+    Plan,
+    add_tallies,
+    assign,
+    files,
+    number_rows,
+    number_users,
+    plan,
+    sink,
+    tally,
+)
+from suan_jax.data.preparation_summary import Summary
+from suan_jax.data.raw_log import USER, RawLog
+from suan_jax.data.shard_writer import ShardWriter, Written
+from suan_jax.data.vocabulary import Encoder
+from suan_jax.errors import UserError
+
+ROWS_PER_PIECE = 2_000_000  # rows of a table that one worker reads
+
+Piece = tuple[str, pl.LazyFrame]
+"""Which frame of a `RawLog`, and some of its rows."""
+Rows = tuple[int, dict[str, pl.DataFrame]]
+"""A partition, and what `number_rows` made of it, with its users' `_index` and `_user` as "owners"."""
+
+
+def prepare_on_beam(
+    raw: RawLog,
+    out: str | Path,
+    source: str,
+    min_count: int = 2,
+    options: Sequence[str] = ("--runner=DirectRunner",),
+    console: Console | None = None,
+) -> Summary:
+    """Writes a raw log to a store, as `preparation.prepare` does, and prints what it holds.
+
+    A worker holds one partition and all vocabularies in memory, and the program that starts the pipelines,
+    at their end, the raw id of every user. A frame of which the source gives no pieces is read by one worker.
+
+    Args:
+      raw: the log, from a source.
+      out: directory of the new store, which all workers reach under this name.
+      source: name of the source, kept in the store.
+      min_count: occurrences below which a value is out of vocabulary, where its table does not say.
+      options: Beam's pipeline options, the runner among them, such as "--runner=FlinkRunner".
+      console: where to print; None prints to standard output.
+
+    Raises:
+      UserError: if `out` exists, a split is empty, or Beam has no such runner.
+    """
+    out = preparation.check_out(out)
+    parsed = PipelineOptions(list(options))
+    try:
+        create_runner(parsed.get_all_options()["runner"] or "DirectRunner")
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UserError(f"--runner: {error}") from error
+    pieces = _pieces(raw)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        shared = Path(folder).absolute()
+        with beam.Pipeline(options=parsed) as pipeline:
+            _tally(pipeline, pieces, raw, shared)
+        tallied, events = _load(shared, "tally")[0], _load(shared, "events")[0]
+        planned = plan(tallied, events, raw, source, preparation.ROWS_PER_PARTITION)
+        job = _Job(_without_rows(raw), planned, source, min_count, shared)
+        with beam.Pipeline(options=parsed) as pipeline:
+            _write(pipeline, pieces, job)
+        encoders, scales = sort_out(raw, dict(_load(shared, "built")[0]))
+        schema = preparation.sized(raw.schema, encoders)
+        summary = Summary(schema, dict(raw.notes))
+        parts = [part for _, part in sorted(dict(_load(shared, "parts")).items())]
+        owners = pl.concat([owners for _, _, owners in parts], rechunk=True)
+        with preparation.store_writer(out, source, schema, owners, encoders, scales, min_count) as writer:
+            for written, found, _ in parts:
+                writer.adopt(written)
+                summary.merge(found)
+    summary.print(console)
+    return summary
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What every worker of the second pipeline is told."""
+
+    raw: RawLog  # its frames have no rows
+    plan: Plan
+    source: str
+    min_count: int
+    shared: Path
+
+
+def _pieces(raw: RawLog) -> list[Piece]:
+    given = raw.pieces(ROWS_PER_PIECE)
+    frames = {"impressions": raw.impressions, "events": raw.events, "users": raw.users}
+    return [
+        (name, piece)
+        for name, frame in frames.items()
+        if frame is not None
+        for piece in given.get(name, [frame])
+    ]
+
+
+def _without_rows(raw: RawLog) -> RawLog:
+    frames = {"impressions": raw.impressions, "events": raw.events, "users": raw.users}
+    empty = {
+        name: pl.LazyFrame(schema=frame.collect_schema())
+        for name, frame in frames.items()
+        if frame is not None
+    }
+    return dataclasses.replace(raw, **empty, pieces=dict)
+
+
+def _tally(pipeline: beam.Pipeline, pieces: list[Piece], raw: RawLog, shared: Path) -> None:
+    """Leaves the tallies of the impressions, and the numbers of events."""
+    impressions, events = (
+        pipeline | name >> beam.Create([piece for piece in pieces if piece[0] == name], reshuffle=True)
+        for name in ("impressions", "events")
+    )
+    tallies = impressions | beam.Map(_tally_piece, raw=_without_rows(raw))
+    tallies | beam.CombineGlobally(add_tallies).without_defaults() | "save tally" >> _save(shared, "tally")
+    counts = events | beam.Map(_count_piece) | beam.CombineGlobally(sum)  # 0 where there are none
+    counts | "save events" >> _save(shared, "events")
+
+
+def _write(pipeline: beam.Pipeline, pieces: list[Piece], job: _Job) -> None:
+    """Leaves the shards of all partitions, what is known of them, and the encoders and scales."""
+    rows = (
+        pipeline
+        | beam.Create(pieces, reshuffle=True)
+        | beam.FlatMap(_scatter, partitions=job.plan.partitions)
+        | beam.GroupByKey()
+        | beam.FlatMap(_gather, job=job)
+    )
+    built = (
+        rows
+        | beam.FlatMap(_count_values, job=job)
+        | beam.CombinePerKey(add_counts)
+        | beam.Map(_build, job=job)
+    )
+    users = rows | "users" >> beam.Map(_count_users)
+    as_dict = beam.pvalue.AsDict
+    parts = rows | beam.Map(_write_partition, as_dict(built), as_dict(users), job=job)
+    parts | "save parts" >> _save(job.shared, "parts")
+    built | beam.combiners.ToList() | "save built" >> _save(job.shared, "built")
+
+
+def _tally_piece(piece: Piece, raw: RawLog) -> pl.DataFrame:
+    return tally(raw, piece[1])
+
+
+def _count_piece(piece: Piece) -> int:
+    return piece[1].select(pl.len()).collect(engine="streaming").item()
+
+
+def _scatter(piece: Piece, partitions: int) -> Iterator[tuple[int, tuple[str, bytes]]]:
+    """The rows of a piece as Parquet files of one partition each."""
+    name, frame = piece
+    users = frame.select(USER).unique().collect(engine="streaming")
+    keys = assign(users, partitions).select(USER, PARTITION)
+    with tempfile.TemporaryDirectory() as folder:
+        sunk = Path(folder) / name
+        sink(frame.join(keys.lazy(), on=USER), sunk, ROWS_PER_PIECE // partitions)
+        for file in files(sunk):
+            yield int(file.parent.name.partition("=")[2]), (name, file.read_bytes())
+
+
+def _gather(group: tuple[int, Iterable[tuple[str, bytes]]], job: _Job) -> Iterator[Rows]:
+    """The rows of a partition, numbered from 0 on; none if none of its users has an impression."""
+    partition, chunks = group
+    frames: dict[str, list[pl.DataFrame]] = {"impressions": [], "events": [], "users": []}
+    for name, content in chunks:
+        frames[name].append(pl.read_parquet(io.BytesIO(content)).drop(PARTITION))
+    if not frames["impressions"]:
+        return
+    raw = job.raw
+    for name, parts in frames.items():
+        if parts:
+            # The empty frame brings the order and the types of the columns.
+            empty = getattr(raw, name).collect()
+            whole = pl.concat([empty, *(part.select(empty.columns) for part in parts)])
+            raw = dataclasses.replace(raw, **{name: whole.lazy()})
+    users = number_users(raw.impressions, job.plan.partitions)
+    rows = {name: frame.collect() for name, frame in number_rows(raw, users, job.plan).items()}
+    yield partition, rows | {"owners": users.select(INDEX, USER)}
+
+
+def _count_values(rows: Rows, job: _Job) -> Iterator[tuple[Key, pl.DataFrame]]:
+    yield from value_counts(job.raw, {name: frame.lazy() for name, frame in rows[1].items()})
+
+
+def _build(counted: tuple[Key, pl.DataFrame], job: _Job) -> tuple[Key, Encoder | Scale]:
+    key, counts = counted
+    return key, build(job.raw, key, counts, job.min_count)
+
+
+def _count_users(rows: Rows) -> tuple[int, int]:
+    return rows[0], rows[1]["owners"].height
+
+
+def _write_partition(
+    numbered: Rows, built: Mapping[Key, Encoder | Scale], users: Mapping[int, int], job: _Job
+) -> tuple[int, tuple[Written, Summary, pl.DataFrame]]:
+    """A partition's shards, summary and owners, once it is known how many users lie before it."""
+    partition, rows = numbered
+    before = sum(count for other, count in users.items() if other < partition)
+    encoders, scales = sort_out(job.raw, built)
+    schema = preparation.sized(job.raw.schema, encoders)
+    summary = Summary(schema)
+    # A runner may repeat a bundle, even while it runs elsewhere: no two write the same file.
+    writer = ShardWriter(job.shared, f"{partition}-{uuid.uuid4()}", schema, job.source)
+    for block in preparation.partition_blocks(rows, schema, encoders, scales):
+        block = dataclasses.replace(block, user=block.user + before)
+        summary.add(block)
+        writer.write(block)
+    writer.end_shard()
+    owners = rows["owners"].with_columns(pl.col(INDEX) + before)
+    return partition, (writer.written, summary, owners)
+
+
+def _save(shared: Path, name: str) -> beam.ParDo:
+    return beam.Map(_save_element, shared=shared, name=name)
+
+
+def _save_element(element: object, shared: Path, name: str) -> None:
+    # Under a name of its own, and whole at once: see `_write_partition`.
+    file = shared / f"{uuid.uuid4()}.part"
+    file.write_bytes(pickle.dumps(element))
+    file.rename(file.with_suffix(f".{name}"))
+
+
+def _load(shared: Path, name: str) -> list:
+    """What `_save` saved, at least one element; what a runner computed twice is there twice."""
+    return [pickle.loads(file.read_bytes()) for file in sorted(shared.glob(f"*.{name}"))]

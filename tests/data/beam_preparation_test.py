@@ -1,0 +1,138 @@
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+
+pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
+
+from suan_jax.data import beam_preparation, preparation
+from suan_jax.data.beam_preparation import prepare_on_beam
+from suan_jax.data.preparation import prepare
+from suan_jax.data.raw_log import TEST, RawLog
+from suan_jax.data.sources import logs
+from suan_jax.data.sources.log_spec import Bucketed, Categorical, Events, Keyed, LogSpec, MultiValued, Numeric
+from suan_jax.data.store import open_store
+from suan_jax.errors import UserError
+from tests.data import row_histories_test
+from tests.data.preparation_test import random_raw_log, same_files
+
+SPEC = LogSpec(
+    impressions="log-*.csv",
+    user="user",
+    item="item",
+    time="time",
+    label="click",
+    candidate=(Categorical(name="item"), MultiValued(name="tags", values=2, separator="|")),
+    history=(Categorical(name="item"),),
+    profile=(Categorical(name="city"), Bucketed(name="age", buckets=3)),
+    context=(Categorical(name="place"), Numeric(name="price", log1p=True)),
+    items=Keyed(path="items.parquet"),
+    users=Keyed(path="users.parquet"),
+    test_share=0.2,
+    validation_share=0.1,
+)
+
+
+def _tables(folder) -> LogSpec:
+    """Impressions in three files of unlike sizes; `city` is of the user's first impression."""
+    random = np.random.default_rng(5)
+    rows, users, items = 700, 60, 25
+    log = pl.DataFrame(
+        {
+            "user": random.integers(0, users, rows),
+            "item": random.integers(0, items, rows),
+            "time": random.integers(1_600_000_000, 1_600_000_400, rows),
+            "click": random.integers(0, 2, rows),
+            "place": random.integers(0, 4, rows),
+            "price": random.integers(0, 9, rows) / 4,
+            "city": random.integers(0, 5, rows),
+        }
+    )
+    for index, (start, end) in enumerate(((0, 130), (130, 131), (131, rows))):
+        log[start:end].write_csv(folder / f"log-{index}.csv")
+    pl.DataFrame({"item": range(items), "tags": [f"{i % 3}|x{i % 5}" for i in range(items)]}).write_parquet(
+        folder / "items.parquet"
+    )
+    pl.DataFrame({"user": range(users), "age": random.integers(10, 90, users)}).write_parquet(
+        folder / "users.parquet"
+    )
+    events = pl.DataFrame(
+        {
+            "user": random.integers(0, users + 9, 900),  # some have no impression
+            "item": random.integers(0, items, 900),
+            "time": random.integers(1_599_999_900, 1_600_000_400, 900),
+            "what": random.choice(["cart", "view"], 900),
+        }
+    )
+    events.write_parquet(folder / "events.parquet")
+    return SPEC
+
+
+def _own_events(spec: LogSpec) -> LogSpec:
+    return dataclasses.replace(spec, events=Events(path="events.parquet", action="what"))
+
+
+def _on_both(raw: RawLog, folder, monkeypatch, rows: int = 120):
+    """Prepares a log locally and on Beam, in several partitions and pieces; the two stores."""
+    monkeypatch.setattr(preparation, "ROWS_PER_PARTITION", rows)
+    monkeypatch.setattr(beam_preparation, "ROWS_PER_PIECE", 90)
+    local = prepare(raw, folder / "local", "test")
+    beam = prepare_on_beam(raw, folder / "beam", "test")
+    assert dataclasses.replace(beam, _last_user=0) == dataclasses.replace(local, _last_user=0)
+    return folder / "local", folder / "beam"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda spec: spec,
+        _own_events,
+        lambda spec: dataclasses.replace(spec, history_of="clicked", drop_repeats=True),
+    ],
+    ids=["impressions", "events", "repeats"],
+)
+def test_a_described_log_gives_the_same_bytes(tmp_path, monkeypatch, change):
+    raw = logs.read(tmp_path, change(_tables(tmp_path)))
+    local, beam = _on_both(raw, tmp_path, monkeypatch)
+    assert same_files(local, beam)
+    assert len(list(beam.glob("shard-*"))) > 3
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "raw", [random_raw_log(), row_histories_test._raw("timed")], ids=["events", "row histories"]
+)
+def test_any_source_gives_the_same_bytes(tmp_path, monkeypatch, raw):
+    assert same_files(*_on_both(raw, tmp_path, monkeypatch))
+
+
+def test_more_partitions_than_users_leave_no_empty_shard(tmp_path, monkeypatch):
+    local, beam = _on_both(random_raw_log(users=3), tmp_path, monkeypatch, rows=10)
+    assert same_files(local, beam)
+    assert open_store(beam).statistics["sequences"] == len(list(beam.glob("shard-*"))) == 3
+
+
+@pytest.mark.parametrize("rows", [7, 90, 10_000])
+def test_pieces_are_the_whole_log(tmp_path, rows):
+    raw = logs.read(tmp_path, _own_events(_tables(tmp_path)))
+    pieces = raw.pieces(rows)
+    for name in ("impressions", "events"):
+        whole = getattr(raw, name).collect()
+        parts = [piece.collect() for piece in pieces[name]]
+        assert max(part.height for part in parts) <= rows
+        assert pl.concat(parts).sort("_order").equals(whole.sort("_order"))
+
+
+def test_mistakes_leave_nothing(tmp_path):
+    raw = random_raw_log()
+    no_test = dataclasses.replace(raw, impressions=raw.impressions.with_columns(pl.lit(False).alias(TEST)))
+    with pytest.raises(UserError, match="test split is empty"):
+        prepare_on_beam(no_test, tmp_path / "store", "test")
+    with pytest.raises(UserError, match="Nope"):
+        prepare_on_beam(raw, tmp_path / "store", "test", options=["--runner=Nope"])
+    no_number = pl.col("item").cast(pl.String).add("x").cast(pl.Int64)
+    broken = dataclasses.replace(raw, events=raw.events.with_columns(no_number.alias("item")))
+    with pytest.raises(pl.exceptions.PolarsError, match="conversion"):
+        prepare_on_beam(broken, tmp_path / "store", "test")
+    assert not list(tmp_path.iterdir())
