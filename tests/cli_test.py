@@ -1,3 +1,4 @@
+import functools
 import os
 import signal
 import subprocess
@@ -215,3 +216,17 @@ def test_a_launch_file_reads_its_config(tmp_path):
     assert shown.returncode == 0
     assert shown.stdout.startswith("Trains.\n\nFlags:\n  --config=VALUE\n")
     assert "--jax" not in shown.stdout
+
+
+def test_what_stands_behind_two_dashes_is_passed_on_where_asked_for(tmp_path):
+    path = tmp_path / "job.py"
+    path.write_text(
+        "from absl import flags\nfrom suan_jax import cli\n"
+        "_PORT = flags.DEFINE_integer('port', 1, 'Where.')\n"
+        "cli.run(lambda argv: print(_PORT.value, argv[1:]), passes_on=True)\n"
+    )
+    run = functools.partial(subprocess.run, capture_output=True, text=True, timeout=60, check=False)
+    done = run([sys.executable, str(path), "--port=3", "--", "--port=x", "--help", "y"])
+    assert (done.returncode, done.stdout) == (0, "3 ['--port=x', '--help', 'y']\n"), done.stderr
+    done = run([sys.executable, str(path), "y", "--", "x"])
+    assert done.returncode == 2 and "'y' is not expected here" in done.stderr

@@ -63,7 +63,7 @@ class Summary:
     splits: dict[str, Split] = dataclasses.field(default_factory=lambda: {name: Split() for name in SPLITS})
     values: dict[str, int] = dataclasses.field(default_factory=dict)
     unknown: dict[str, int] = dataclasses.field(default_factory=dict)
-    _last_user: int = -1
+    _last_user: int = dataclasses.field(default=-1, repr=False, compare=False)
 
     @property
     def impressions(self) -> int:

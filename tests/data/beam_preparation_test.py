@@ -1,4 +1,8 @@
 import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import polars as pl
@@ -79,7 +83,7 @@ def _on_both(raw: RawLog, folder, monkeypatch, rows: int = 120):
     monkeypatch.setattr(beam_preparation, "ROWS_PER_PIECE", 90)
     local = prepare(raw, folder / "local", "test")
     beam = prepare_on_beam(raw, folder / "beam", "test")
-    assert dataclasses.replace(beam, _last_user=0) == dataclasses.replace(local, _last_user=0)
+    assert beam == local
     return folder / "local", folder / "beam"
 
 
@@ -122,6 +126,27 @@ def test_pieces_are_the_whole_log(tmp_path, rows):
         parts = [piece.collect() for piece in pieces[name]]
         assert max(part.height for part in parts) <= rows
         assert pl.concat(parts).sort("_order").equals(whole.sort("_order"))
+
+
+def test_workers_may_be_processes_of_their_own(tmp_path):
+    spec = _tables(tmp_path)
+    (tmp_path / "spec.py").write_text(
+        f"from suan_jax.data.sources.log_spec import *\n\ndef get_spec():\n    return {spec!r}\n"
+    )
+    prepare(logs.read(tmp_path, spec), tmp_path / "local", "logs")
+    arguments = ["--source=logs", f"--raw={tmp_path}", f"--spec={tmp_path / 'spec.py'}", "--out=beam"]
+    arguments += ["--runner=DirectRunner", "--", "--direct_running_mode=multi_processing"]
+    launch = pathlib.Path(__file__).parents[2] / "launch" / "prepare.py"
+    done = subprocess.run(
+        [sys.executable, launch, *arguments, "--direct_num_workers=2"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(launch.parents[1])},
+    )
+    assert done.returncode == 0, done.stderr
+    assert same_files(tmp_path / "local", tmp_path / "beam")
 
 
 def test_mistakes_leave_nothing(tmp_path):

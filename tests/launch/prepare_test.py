@@ -65,6 +65,23 @@ def test_flags_that_do_not_fit(tmp_path, arguments, message):
         prepare_store(given["source"], given.get("raw", ""), str(tmp_path / "store"), given.get("spec", ""))
 
 
+def test_beam_is_named_where_it_is_asked_for_and_missing(tmp_path, monkeypatch):
+    from suan_jax.data.prepare_store import prepare_store
+    from suan_jax.errors import UserError
+
+    arguments = ("logs", str(tmp_path), str(tmp_path / "store"), str(tmp_path / "spec.py"))
+    _log(tmp_path)
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    monkeypatch.delitem(sys.modules, "suan_jax.data.beam_preparation", raising=False)
+    with pytest.raises(UserError, match=r"apache_beam is not installed; pip install -e '\.\[beam\]'"):
+        prepare_store(*arguments, runner="DirectRunner")
+    with pytest.raises(UserError, match="--nodes=2' is an option of Beam, expected --runner"):
+        prepare_store(*arguments, beam_options=["--nodes=2"])
+    with pytest.raises(UserError, match="not used by --source=synthetic"):
+        prepare_store("synthetic", "", str(tmp_path / "store"), runner="DirectRunner")
+    assert not (tmp_path / "store").exists()
+
+
 def test_synthetic_log_is_copied(tmp_path, monkeypatch):
     from suan_jax.config import SyntheticConfig
     from suan_jax.data import prepare_store as job
