@@ -75,7 +75,7 @@ def prepare_store(
             from suan_jax.data.beam_preparation import prepare_on_beam
         except ModuleNotFoundError as error:
             raise UserError(f"{error.name} is not installed; pip install -e '.[beam]' brings it") from error
-        folder, out = folder.absolute(), Path(out).absolute()  # workers start elsewhere
+        folder = folder.absolute()  # workers start elsewhere
     described = load_spec(spec) if spec else None
     try:
         log = SOURCES[source](folder, described)
