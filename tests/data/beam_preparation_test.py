@@ -39,7 +39,7 @@ SPEC = LogSpec(
 
 
 def _tables(folder) -> LogSpec:
-    """Impressions in three files of unlike sizes; `city` is of the user's first impression."""
+    """Impressions in three files of unlike sizes, some repeated; `city` is of the user's first one."""
     random = np.random.default_rng(5)
     rows, users, items = 700, 60, 25
     log = pl.DataFrame(
@@ -53,7 +53,8 @@ def _tables(folder) -> LogSpec:
             "city": random.integers(0, 5, rows),
         }
     )
-    for index, (start, end) in enumerate(((0, 130), (130, 131), (131, rows))):
+    log = pl.concat([log, log[:400:7]])  # repeats, in another file
+    for index, (start, end) in enumerate(((0, 130), (130, 131), (131, log.height))):
         log[start:end].write_csv(folder / f"log-{index}.csv")
     pl.DataFrame({"item": range(items), "tags": [f"{i % 3}|x{i % 5}" for i in range(items)]}).write_parquet(
         folder / "items.parquet"
