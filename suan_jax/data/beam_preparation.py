@@ -213,7 +213,7 @@ def _gather(group: tuple[int, Iterable[tuple[str, bytes]]], job: _Job) -> Iterat
 
 
 def _count_values(rows: Rows, job: _Job) -> Iterator[tuple[Key, pl.DataFrame]]:
-    yield from value_counts(job.raw, {name: frame.lazy() for name, frame in rows[1].items()})
+    yield from value_counts(job.raw, _lazy(rows[1]))
 
 
 def _build(counted: tuple[Key, pl.DataFrame], job: _Job) -> tuple[Key, Encoder | Scale]:
@@ -236,13 +236,17 @@ def _write_partition(
     summary = Summary(schema)
     # A runner may repeat a bundle, even while it runs elsewhere: no two write the same file.
     writer = ShardWriter(job.shared, f"{partition}-{uuid.uuid4()}", schema, job.source)
-    for block in preparation.partition_blocks(rows, schema, encoders, scales):
+    for block in preparation.partition_blocks(_lazy(rows), schema, encoders, scales):
         block = dataclasses.replace(block, user=block.user + before)
         summary.add(block)
         writer.write(block)
     writer.end_shard()
     owners = rows["owners"].with_columns(pl.col(INDEX) + before)
     return partition, (writer.written, summary, owners)
+
+
+def _lazy(rows: Mapping[str, pl.DataFrame]) -> dict[str, pl.LazyFrame]:
+    return {name: frame.lazy() for name, frame in rows.items()}
 
 
 def _save(shared: Path, name: str) -> beam.ParDo:

@@ -75,7 +75,7 @@ def prepare(
             progress(planned.partitions, "writing blocks") as done,
         ):
             for partition in range(planned.partitions):
-                rows = {name: _scan(spill, name, partition).collect() for name in names}
+                rows = {name: _scan(spill, name, partition) for name in names}
                 for block in partition_blocks(rows, schema, encoders, scales):
                     summary.add(block)
                     writer.write(block)
@@ -133,24 +133,23 @@ def store_writer(
 
 
 def partition_blocks(
-    rows: Mapping[str, pl.DataFrame],
+    rows: Mapping[str, pl.LazyFrame],
     schema: Schema,
     encoders: Mapping[str, Encoder],
     scales: Mapping[str, Scale],
 ) -> Iterator[Block]:
-    """The blocks of one partition, none if it has no user; `rows` is what `number_rows` made of it."""
+    """The blocks of one partition, none if it has no user, from what `number_rows` made of it."""
     by_time = [INDEX, TIME, ORDER]  # nulls, the unknown times, sort first
-    impressions = rows["impressions"]
+    impressions = rows["impressions"].collect()
     if impressions.is_empty():
         return
     if "events" not in rows:
         yield from blocking.cut(row_histories.partition_block(impressions, schema, encoders, scales))
         return
-    users = rows["users"].with_columns(pl.col(INDEX).alias(OWNER)).sort(INDEX)
-    block = blocking.partition_block(
-        users, impressions.sort(by_time), rows["events"].sort(by_time), schema, encoders, scales
-    )
-    yield from blocking.cut(block)
+    impressions = impressions.sort(by_time)
+    users = rows["users"].with_columns(pl.col(INDEX).alias(OWNER)).collect().sort(INDEX)
+    events = rows["events"].collect().sort(by_time)
+    yield from blocking.cut(blocking.partition_block(users, impressions, events, schema, encoders, scales))
 
 
 def _spill(frames: Mapping[str, pl.LazyFrame], planned: Plan, spill: Path) -> list[str]:
