@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plt
+from jax.experimental.pallas import triton as pltriton
 
 from suan_jax.kernels import attention_tile as tile
 from suan_jax.kernels.attention_forward import (
@@ -89,7 +89,7 @@ def backward_queries(
         in_specs=in_specs,
         out_specs=out_specs,
         out_shape=out_shape,
-        compiler_params=plt.CompilerParams(num_warps=cut.warps, num_stages=cut.stages),
+        compiler_params=pltriton.CompilerParams(num_warps=cut.warps, num_stages=cut.stages),
         interpret=launch.interpret,
         name=f"{launch.kind}_attention_{launch.region}_backward_queries",
     )(*(arrays[name] for name in names), *tables.values(), *reached)
@@ -170,7 +170,7 @@ def backward_keys(
         in_specs=in_specs,
         out_specs=[spec["vectors"](same)] * 2,
         out_shape=[like, like],
-        compiler_params=plt.CompilerParams(num_warps=cut.warps, num_stages=cut.stages),
+        compiler_params=pltriton.CompilerParams(num_warps=cut.warps, num_stages=cut.stages),
         interpret=launch.interpret,
         name=f"{launch.kind}_attention_{launch.region}_backward_keys",
     )(*(arrays[name] for name in names), *tables.values())

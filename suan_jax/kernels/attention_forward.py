@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plt
+from jax.experimental.pallas import triton as pltriton
 
 from suan_jax.kernels import attention_tile as tile
 from suan_jax.kernels import time_cells
@@ -38,9 +38,11 @@ def heads_of(count: int, most: int) -> int:
 
 
 def specs(launch: Launch, heads: int, tiles: int, block: int) -> dict[str, Any]:
-    """How a program finds its part of each kind of array, by axes; the grid is (block, heads, class, row).
+    """How a program finds its part of an array; the grid is (block, heads, class, row of the batch).
 
-    Names ending in `_q` or `_k` are of the side of queries or keys, when the grid's class is of the queries.
+    Returns:
+      "vectors" for (B, U, R, H, Dh), "integers" for (B, U, R) and "scalars" for (B, R, H, U): each a function
+      that takes the grid's class to that of the array, such as `same` or `Launch.key_class`.
     """
     rows, width = tiles * block, launch.width
 
@@ -130,7 +132,7 @@ def forward(
             jax.ShapeDtypeStruct(arrays["q"].shape, out_dtype),
             jax.ShapeDtypeStruct((size, classes, count, rows), jnp.float32),
         ],
-        compiler_params=plt.CompilerParams(num_warps=cut.warps, num_stages=cut.stages),
+        compiler_params=pltriton.CompilerParams(num_warps=cut.warps, num_stages=cut.stages),
         interpret=launch.interpret,
         name=f"{launch.kind}_attention_{launch.region}",
     )(*(arrays[name] for name in names), *tables.values(), *reached)

@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plt
+from jax.experimental.pallas import triton as pltriton
 
 from suan_jax.kernels import attention_tile as tile
 from suan_jax.kernels.attention_backward import weights
-from suan_jax.kernels.attention_forward import dot, heads_of, reach, table_spec
+from suan_jax.kernels.attention_forward import dot, heads_of, reach, same, table_spec
 from suan_jax.kernels.attention_tile import Launch, Side, Tile
 from suan_jax.kernels.time_cells import BINS
 
@@ -63,9 +63,6 @@ def backward_tables(
 
     def integers(class_of: Any) -> pl.BlockSpec:
         return pl.BlockSpec((shared, tiles * block, None), lambda i, j, c, b: (b, 0, class_of(c)))
-
-    def same(class_: Any) -> Any:
-        return class_
 
     sums = pl.BlockSpec((shared, None, count, tiles * block), lambda i, j, c, b: (b, c, 0, 0))
     keys = launch.key_class
@@ -115,7 +112,7 @@ def backward_tables(
         out_specs=out_specs,
         out_shape=list(outputs.values()),
         input_output_aliases=aliases,
-        compiler_params=plt.CompilerParams(num_warps=cut.warps, num_stages=cut.stages),
+        compiler_params=pltriton.CompilerParams(num_warps=cut.warps, num_stages=cut.stages),
         interpret=launch.interpret,
         name=f"{launch.kind}_attention_{launch.region}_backward_tables",
     )(*inputs.values())

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plt
+from jax.experimental.pallas import triton as pltriton
 
 from suan_jax.kernels import time_cells
 
@@ -133,8 +133,8 @@ def load_side(
     slot = at * launch.classes + class_
     inside = at < launch.rows
     index = in_row(row, pl.ds(start, size))
-    seen = plt.load(seen_ref.at[index], mask=inside, other=-1)
-    time = plt.load(time_ref.at[index], mask=inside, other=-1)
+    seen = pltriton.load(seen_ref.at[index], mask=inside, other=-1)
+    time = pltriton.load(time_ref.at[index], mask=inside, other=-1)
     if launch.region == "far":
         seen = jnp.where(slot < launch.history, seen, -1)
     order = jnp.where(slot < launch.history, slot, jnp.maximum(seen, 0))
@@ -145,26 +145,26 @@ def load_side(
 def load_rows(launch: Launch, ref: Any, start: Any, size: int, head: Any, row: Any = None) -> jax.Array:
     """(size, width) vectors of a head, zero beyond the array's end."""
     index = in_row(row, pl.ds(start, size), head, slice(None))
-    return plt.load(ref.at[index], mask=_inside(launch, start, size), other=0.0)
+    return pltriton.load(ref.at[index], mask=_inside(launch, start, size), other=0.0)
 
 
 def store_rows(launch: Launch, ref: Any, start: Any, size: int, head: int, value: jax.Array) -> None:
     """Writes (size, width) vectors of a head, but for what lies beyond the array's end."""
     index = in_row(None, pl.ds(start, size), head, slice(None))
-    plt.store(ref.at[index], value.astype(ref.dtype), mask=_inside(launch, start, size))
+    pltriton.store(ref.at[index], value.astype(ref.dtype), mask=_inside(launch, start, size))
 
 
 def load_sum(launch: Launch, ref: Any, start: Any, size: int, head: Any, row: Any = None) -> jax.Array:
     """One number a query; 0 for `MASKED`: the scores of a query without keys alone make weights of zero."""
     inside = start + jnp.arange(size) < launch.rows
-    value = plt.load(ref.at[in_row(row, head, pl.ds(start, size))], mask=inside, other=0.0)
+    value = pltriton.load(ref.at[in_row(row, head, pl.ds(start, size))], mask=inside, other=0.0)
     return jnp.where(value > MASKED / 2, value, 0.0)
 
 
 def store_sum(launch: Launch, ref: Any, start: Any, size: int, head: int, value: jax.Array) -> None:
     """Writes one number a query."""
     inside = start + jnp.arange(size) < launch.rows
-    plt.store(ref.at[in_row(None, head, pl.ds(start, size))], value, mask=inside)
+    pltriton.store(ref.at[in_row(None, head, pl.ds(start, size))], value, mask=inside)
 
 
 def in_row(row: Any, *index: Any) -> tuple:
@@ -225,7 +225,7 @@ def bias(
         value = time_bias()
         if launch.max_tokens:
             # Orders are 0 to L, and L < n: every index is inside, also a pad's.
-            value += plt.load(tables["position"].at[key.order - (query.order - (launch.max_tokens - 1))])
+            value += pltriton.load(tables["position"].at[key.order - (query.order - (launch.max_tokens - 1))])
         return jnp.where(sees(launch, query, key), value, MASKED)
 
     def few() -> jax.Array:
@@ -240,7 +240,7 @@ def bias(
         gap = jnp.abs(query.time - key.time)
         cell = lax.bitcast_convert_type(gap.astype(jnp.float32), jnp.int32) >> time_cells.SHIFT
         cell = jnp.where((query.time | key.time) >= 0, cell, time_cells.UNKNOWN_CELL)
-        edge, low, high = (plt.load(tables[name].at[cell]) for name in ("edge", "low", "high"))
+        edge, low, high = (pltriton.load(tables[name].at[cell]) for name in ("edge", "low", "high"))
         return jnp.where(gap >= edge, high, low)
 
     if not launch.timed:
