@@ -109,7 +109,7 @@ def sparse_bias(
       pattern: of the tokens of `batch`.
       batch: says when the tokens were.
       position_table: (2n − 1,) float32, or None; n is one more than the longest history of the config.
-      time_table: (130,) float32, or None.
+      time_table: (`time_buckets.NUM_BUCKETS` + 1,) float32, or None.
       dtype: dtype of the result.
 
     Returns:

@@ -12,13 +12,14 @@ from suan_jax.config import Config
 from suan_jax.data.block import Log
 from suan_jax.data.log import open_log
 from suan_jax.errors import UserError, nearest
+from suan_jax.layers.embedding import ROW_MULTIPLE
 from suan_jax.schema import Schema
 from suan_jax.table import print_table
 from suan_jax.training.setup import Setup, set_up
 from suan_jax.training.sharding import abstract_mesh
 
-MOST_ROWS = 2**31 - 256
-"""Rows of the largest table: ids are int32, and tables are padded to 256."""
+MOST_ROWS = 2**31 - ROW_MULTIPLE
+"""Rows of the largest table: ids are int32, and tables are padded to a multiple of `ROW_MULTIPLE`."""
 
 
 @dataclasses.dataclass(frozen=True)
