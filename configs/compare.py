@@ -6,11 +6,11 @@ the search-based models and DIN at the same head, embedding width, data and budg
     python launch/compare.py --config=configs/compare.py --workdir=runs/compare
     python launch/compare.py --config=configs/compare.py:store=stores/kuairand_pure --workdir=runs/kuairand
 
-Without a store it runs on the synthetic log at L = 200. The shared optimizer
-settings are those of configs/kuairand.py and configs/suan.py, found for SUAN and DIN; the peak learning rate
-alone is tuned for each model.
+Without a store it runs on the synthetic log at L = 200. The shared optimizer settings are those of
+configs/kuairand.py and configs/suan.py, found for SUAN and DIN; the peak learning rate alone is tuned for
+each model.
 
-Cost: about 70 runs; on one H200 each takes from seconds to a few minutes.
+Cost: 63 runs; on one H200 each takes from seconds to a few minutes.
 """
 
 from suan_jax.config import DataConfig, OptimizerConfig, TrainConfig

@@ -19,7 +19,7 @@ from suan_jax.models.suan import Suan
 
 
 def get_config(model: str = "suan", store: str = "stores/kuairand_pure", seed: int = 0) -> Config:
-    """The run that the results page reports."""
+    """The run that the README reports."""
     if model == "suan":
         definition, rate, schedule = Suan(embedding_width=16), 1e-3, "linear"
     elif model == "din":

@@ -4,8 +4,8 @@ Claim (to be checked): SUAN gains more from a longer history than the others do.
 
     python launch/compare.py --config=configs/lengths.py --workdir=runs/lengths
 
-On the synthetic log, at L = 50, 200 and 1000; every model keeps one learning rate for all lengths, as
-configs/compare.py found it at L = 200.
+On the synthetic log, at L = 50, 200 and 1000, at one learning rate for all models and lengths: the one that
+configs/compare.py found for SUAN and DIN at L = 200. TWIN's and HSTU's own best rates differ from it.
 
 Cost: 36 runs; those of SUAN and HSTU at L = 1000 take minutes each on one H200.
 """
