@@ -1,4 +1,4 @@
-"""Measures how fast this machine trains, updates embedding tables and feeds batches.
+"""Measures how fast this machine trains, updates embedding tables, feeds batches and scores requests.
 
     python launch/benchmark.py [--suite=step,attention,tables,input,serving,fuxictr] --out=FILE.json
 

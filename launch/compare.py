@@ -23,7 +23,6 @@ from suan_jax.studies.compare_report import print_comparison, write_comparison
 _CONFIG = config_file.define_config(CompareConfig)
 _WORKDIR = flags.DEFINE_string("workdir", "", "work directory; runs/NAME_OF_THE_CONFIG if not given")
 _ONLY = flags.DEFINE_list("only", [], "entries to run; all if not given")
-
 _TOGETHER = flags.DEFINE_integer("together", 1, "most runs of an entry in one program")
 
 

@@ -1,6 +1,6 @@
 """Trains a student on the labels and on a teacher's logits, evaluates it, and prints the result.
 
-    python launch/distill.py --config=FILE[:key=value,...] --teacher=WORKDIR [--workdir=DIR] \
+    python launch/distill.py --config=FILE[:key=value,...] --teacher=WORKDIR [--workdir=DIR] \\
         [--config.FIELD=VALUE ...]
     python launch/distill.py --config=FILE[:key=value,...] --config.distillation.online=True [--workdir=DIR]
 

@@ -1,6 +1,6 @@
 """Evaluates a work directory's model on a split of its log, and writes its predictions if asked to.
 
-    python launch/evaluate.py --workdir=DIR [--split=test] [--predictions=FILE.parquet] [--loops=I] \
+    python launch/evaluate.py --workdir=DIR [--split=test] [--predictions=FILE.parquet] [--loops=I] \\
         [--config=FILE]
 
 The checkpoint is the best one where the run's config.checkpoint.best names a metric, else the newest.

@@ -24,8 +24,8 @@ from suan_jax.table import print_table
 
 _CONFIG = config_file.define_config(SweepConfig)
 _WORKDIR = flags.DEFINE_string("workdir", "", "work directory; runs/NAME_OF_THE_CONFIG if not given")
-_PART = flags.DEFINE_integer("part", 0, "which share of the cells to run, from 0")
-_PARTS = flags.DEFINE_integer("parts", 1, "number of shares")
+_PART = flags.DEFINE_integer("part", 0, "which share of the cells to run, from 0", lower_bound=0)
+_PARTS = flags.DEFINE_integer("parts", 1, "number of shares", lower_bound=1)
 _TOGETHER = flags.DEFINE_integer("together", 1, "most cells, of other seeds or rates, in one program")
 _PREDICT = flags.DEFINE_string("predict", "", "fit.json of a law: train what lies one step beyond it")
 
