@@ -20,6 +20,7 @@ _FLOORS = {
     "data": 1,
     "layers": 1,
     "scaling": 1,
+    "cluster": 1,
     "evaluation": 2,
     "models": 2,
     "training": 4,
