@@ -11,12 +11,12 @@ program, which a GPU takes in little more time than one of them.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
 from suan_jax import cli, config_file
 from suan_jax.errors import UserError
+from suan_jax.paths import path_of
 from suan_jax.studies import CompareConfig, compare
 from suan_jax.studies.compare_report import print_comparison, write_comparison
 
@@ -29,7 +29,7 @@ _TOGETHER = flags.DEFINE_integer("together", 1, "most runs of an entry in one pr
 def main(argv: Sequence[str]) -> None:
     """Compares, prints and writes."""
     del argv
-    workdir = Path(_WORKDIR.value) if _WORKDIR.value else config_file.default_workdir()
+    workdir = path_of(_WORKDIR.value) if _WORKDIR.value else config_file.default_workdir()
     comparison = compare(_CONFIG.value, workdir, _ONLY.value, _TOGETHER.value)
     print_comparison(comparison, workdir)
     if _ONLY.value:

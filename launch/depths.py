@@ -7,11 +7,11 @@ them beside the run as depths.json, depths.csv and a figure, depths.png and dept
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
 from suan_jax import cli, config_file
+from suan_jax.paths import path_of
 from suan_jax.studies.depths import study_depths
 from suan_jax.studies.depths_report import print_depths, write_depths
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if _CONFIG.value:
         config_file.load_definitions(_CONFIG.value)
-    workdir = Path(_WORKDIR.value)
+    workdir = path_of(_WORKDIR.value)
     study = study_depths(workdir)
     print_depths(study, workdir)
     write_depths(study, workdir)

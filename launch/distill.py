@@ -10,12 +10,12 @@ the student. suan_jax/distillation/config.py says what the fields of config.dist
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
 from suan_jax import cli, config_file
 from suan_jax.distillation import DistillConfig, distill
+from suan_jax.paths import path_of
 from suan_jax.training.report import print_summary
 
 _CONFIG = config_file.define_config(DistillConfig)
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     config = _CONFIG.value
     config.distillation.teacher_from = _TEACHER.value or config.distillation.teacher_from
-    workdir = Path(_WORKDIR.value) if _WORKDIR.value else config_file.default_workdir()
+    workdir = path_of(_WORKDIR.value) if _WORKDIR.value else config_file.default_workdir()
     print_summary(distill(config, workdir), workdir)
 
 

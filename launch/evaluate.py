@@ -13,6 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from suan_jax import cli, config_file, processes
+from suan_jax.paths import path_of
 from suan_jax.schema import SPLITS
 from suan_jax.table import print_table
 from suan_jax.training.evaluate_run import evaluate_run
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     if _CONFIG.value:
         config_file.load_definitions(_CONFIG.value)
     predictions = Path(_PREDICTIONS.value) if _PREDICTIONS.value else None
-    result = evaluate_run(Path(_WORKDIR.value), _SPLIT.value, predictions, _LOOPS.value)
+    result = evaluate_run(path_of(_WORKDIR.value), _SPLIT.value, predictions, _LOOPS.value)
     if processes.is_first():
         print_table(f"{_WORKDIR.value}: {_SPLIT.value}", ["metric", "value"], result.items())
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from suan_jax import cli, config_file
+from suan_jax.paths import path_of
 from suan_jax.serving.export import export_run
 from suan_jax.table import print_table
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if _CONFIG.value:
         config_file.load_definitions(_CONFIG.value)
-    written = export_run(Path(_WORKDIR.value), Path(_OUT.value))
+    written = export_run(path_of(_WORKDIR.value), Path(_OUT.value))
     print_table(_OUT.value, ["what", "value"], written.items())
 
 

@@ -13,11 +13,11 @@ fit.json show how a budget is best divided.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
 from suan_jax import cli
+from suan_jax.paths import path_of
 from suan_jax.scaling.forms import FORMS
 from suan_jax.scaling.report import fit_runs, print_report, write_report
 from suan_jax.scaling.series import fit_series, print_series, write_series
@@ -35,7 +35,7 @@ _COMPUTE = flags.DEFINE_string("compute", "", "column of training FLOPs; train_f
 def main(argv: Sequence[str]) -> None:
     """Fits, prints and writes."""
     del argv
-    runs, out, law = Path(_RUNS.value), Path(_OUT.value), (_X.value, _Y.value, _FORM.value)
+    runs, out, law = path_of(_RUNS.value), path_of(_OUT.value), (_X.value, _Y.value, _FORM.value)
     if _BY.value:
         series = fit_series(runs, *law, _BY.value, _WHERE.value, _COMPUTE.value)
         print_series(series)

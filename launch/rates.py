@@ -7,11 +7,11 @@ configs/rates.py. Writes rates.json, rates.png and rates.svg.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
 from suan_jax import cli
+from suan_jax.paths import path_of
 from suan_jax.scaling.rates import find_rates, print_rates, write_rates
 
 _RUNS = flags.DEFINE_string("runs", None, "CSV file, or directory of runs", required=True)
@@ -24,9 +24,9 @@ _WHERE = flags.DEFINE_string("where", "", "condition that runs must meet, such a
 def main(argv: Sequence[str]) -> None:
     """Finds, prints and writes."""
     del argv
-    rates = find_rates(Path(_RUNS.value), _X.value, _Y.value, _WHERE.value)
+    rates = find_rates(path_of(_RUNS.value), _X.value, _Y.value, _WHERE.value)
     print_rates(rates)
-    write_rates(rates, Path(_OUT.value))
+    write_rates(rates, path_of(_OUT.value))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ GET /health and GET /metrics tell how it does. SIGTERM answers what is under way
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
 from suan_jax import cli, config_file
+from suan_jax.paths import path_of
 from suan_jax.serving.run import serve
 
 _WORKDIR = flags.DEFINE_string(
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if _CONFIG.value:
         config_file.load_definitions(_CONFIG.value)
-    serve(Path(_WORKDIR.value), _HOST.value, _PORT.value)
+    serve(path_of(_WORKDIR.value), _HOST.value, _PORT.value)
 
 
 if __name__ == "__main__":

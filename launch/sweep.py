@@ -12,12 +12,12 @@ and predict.json set what the law said of them, with the 95 % interval of a run,
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
 from suan_jax import cli, config_file
 from suan_jax.errors import UserError
+from suan_jax.paths import path_of
 from suan_jax.studies import SweepConfig, next_rung, sweep
 from suan_jax.studies.rung import print_rung
 from suan_jax.table import print_table
@@ -35,13 +35,13 @@ _COLUMNS = ("cell", "model", "grade", "max_len", "train_fraction", "params_body"
 def main(argv: Sequence[str]) -> None:
     """Sweeps and prints."""
     del argv
-    workdir = Path(_WORKDIR.value) if _WORKDIR.value else config_file.default_workdir()
+    workdir = path_of(_WORKDIR.value) if _WORKDIR.value else config_file.default_workdir()
     if _PREDICT.value and _PARTS.value > 1:
         raise UserError(
             f"--parts is {_PARTS.value}, expected 1 with --predict, whose cells run in one process"
         )
     if _PREDICT.value:
-        rung = next_rung(_CONFIG.value, Path(_PREDICT.value), workdir, _TOGETHER.value)
+        rung = next_rung(_CONFIG.value, path_of(_PREDICT.value), workdir, _TOGETHER.value)
         print_rung(rung, workdir)
         _report(rung.failures)
         return

@@ -10,11 +10,11 @@ On several hosts the same command runs on each, with a work directory that all o
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
 from suan_jax import cli, config_file, processes
+from suan_jax.paths import path_of
 from suan_jax.training.loop import train
 from suan_jax.training.report import print_summary
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
     """Trains and prints."""
     del argv
     processes.connect_by_flags()
-    workdir = Path(_WORKDIR.value) if _WORKDIR.value else config_file.default_workdir()
+    workdir = path_of(_WORKDIR.value) if _WORKDIR.value else config_file.default_workdir()
     summary = train(_CONFIG.value, workdir)
     if processes.is_first():
         print_summary(summary, workdir)

@@ -1,4 +1,7 @@
-"""Files that jobs leave: written under their final name at once, so that a kill leaves none half done."""
+"""Files that jobs leave: written under their final name at once, so that a kill leaves none half done.
+
+At gs:// an object is there once it is whole, and replaces another at once.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,7 @@ from typing import Any
 import numpy as np
 
 from suan_jax.errors import UserError
-
-
-def check_file_system(path: Path) -> None:
-    """Checks that a path is not an object store's address, which `Path` takes for a folder named "gs:".
-
-    Raises:
-      UserError: if it is.
-    """
-    scheme = path.parts[0] if path.parts else ""
-    if scheme.endswith(":") and len(scheme) > 2:
-        raise UserError(
-            f"{scheme}//{'/'.join(path.parts[1:])} is in an object store, expected a directory: mount the "
-            "bucket, with gcsfuse for example, and name the mount"
-        )
+from suan_jax.paths import is_remote
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -35,6 +25,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
       UserError: if the file cannot be written.
     """
+    if is_remote(path):
+        _upload(path, content)
+        return
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:
@@ -46,6 +39,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _upload(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except Exception as error:  # the network's, Google's and gcsfs's own
+        raise UserError(f"cannot write {path}: {error}") from error
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
@@ -87,6 +87,6 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error})") from error

@@ -13,6 +13,7 @@ from suan_jax.benchmark import attention, fuxictr, serving, step, tables
 from suan_jax.benchmark import input as input_suite
 from suan_jax.errors import UserError, nearest
 from suan_jax.files import write_json
+from suan_jax.paths import check_local
 from suan_jax.progress import progress
 from suan_jax.table import print_table
 
@@ -49,6 +50,7 @@ def run(names: Sequence[str], out: Path) -> dict[str, Any]:
             )
     if not names:
         raise UserError(f"--suite is empty, expected some of {', '.join(SUITES)}")
+    check_local(out, "a file")
     if not out.parent.is_dir() or out.is_dir():
         raise UserError(f"--out={out} is no place for a file, expected one in a directory that exists")
     rows = [row for name in names for row in _run_suite(name)]

@@ -61,8 +61,8 @@ def parse_job(name: str, text: str, files: tuple[str, ...]) -> Job:
     if not words or words[0] not in files:
         raise UserError(f"--job={text} starts with no job for this, expected {' or '.join(files)}")
     workdirs = [word.partition("=")[2] for word in words if word.startswith("--workdir=")]
-    if len(workdirs) != 1 or not workdirs[0].startswith("/"):
+    if len(workdirs) != 1 or not workdirs[0].startswith(("/", "gs://")):
         raise UserError(
-            f"--job={text} has no --workdir=/PATH, an absolute path on a disk that all machines share"
+            f"--job={text} has no --workdir=/PATH, an absolute path on a disk that all machines share, and no --workdir=gs://BUCKET/PATH"
         )
     return Job(name, tuple(words))

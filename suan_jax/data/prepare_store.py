@@ -15,7 +15,7 @@ from suan_jax.data.sources import SOURCES
 from suan_jax.data.sources.log_spec import load_spec
 from suan_jax.data.store_writer import StoreWriter
 from suan_jax.errors import UserError
-from suan_jax.files import check_file_system
+from suan_jax.paths import check_local
 from suan_jax.progress import progress
 
 SYNTHETIC = "synthetic"
@@ -52,7 +52,7 @@ def prepare_store(
         raise UserError(f"--spec={spec} is read by --source=logs alone, got --source={source}")
     if min_count < 1:
         raise UserError(f"--min_count={min_count} is below 1, the least that keeps every value")
-    check_file_system(Path(out))
+    check_local(out)
     if Path(out).exists():
         raise UserError(f"--out={out} exists already, expected the path of a new store")
     if source == SYNTHETIC:

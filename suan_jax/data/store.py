@@ -16,9 +16,10 @@ from array_record.python.array_record_module import ArrayRecordReader
 from suan_jax.data.block import Block
 from suan_jax.data.checks import check_ids
 from suan_jax.data.encoding import decode_block
+from suan_jax.data.store_copy import local_copy
 from suan_jax.data.store_writer import FORMAT, VERSION
 from suan_jax.errors import UserError
-from suan_jax.files import check_file_system
+from suan_jax.paths import check_local, is_remote, path_of
 from suan_jax.schema import SPLITS, Schema
 
 if TYPE_CHECKING:  # polars is needed by preparation and serving alone
@@ -28,14 +29,15 @@ _USERS = "users.parquet"
 
 
 def open_store(path: str | os.PathLike) -> Store:
-    """Opens the store that `launch/prepare.py` wrote at `path`.
+    """Opens the store that `launch/prepare.py` wrote at `path`; one at gs:// from a copy, made if need be.
 
     Raises:
       UserError: if there is none, it is of another format version, or a file of it is missing, truncated
         or altered; records are checked as they are read.
     """
+    place = path_of(path)
     try:
-        return Store(path)
+        return Store(local_copy(place), str(place)) if is_remote(place) else Store(place)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is no store that can be read: its schema.json or checksums.json is damaged ({error!r}), "
@@ -59,9 +61,19 @@ class Store:
       ranks: (num_blocks, 2) float64, the first and the last rank of each block.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, address: str = ""):
+        """Opens it.
+
+        Args:
+          path: of its directory.
+          address: at gs://, of which that is a copy.
+
+        Raises:
+          UserError: as `open_store`.
+        """
+        check_local(path)
         self._path = pathlib.Path(path)
-        check_file_system(self._path)
+        self._address = address
         description, self._files = _open_description(self._path)
         self.schema = Schema.from_dict(description["schema"])
         self.source: str = description["source"]
@@ -88,7 +100,7 @@ class Store:
         self.__dict__.update(state, _lock=threading.Lock(), _readers={})
 
     def __str__(self) -> str:
-        return f"the store at {self._path}"
+        return f"the store at {self._address or self._path}"
 
     def counts(self, split: str) -> np.ndarray:
         """Impressions of a split in each block, (num_blocks,) int64.
@@ -143,7 +155,8 @@ class Store:
         try:
             records = self._reader(shard).read(wanted)
         except Exception as error:  # what the library raises on damage is not documented
-            raise UserError(f"{path} cannot be read: it is damaged, prepare the store again") from error
+            mend = f"remove {self._path}, a copy" if self._address else "prepare the store again"
+            raise UserError(f"{path} cannot be read: it is damaged, {mend}") from error
         expected = self._files[self._shards[shard]]["records"]
         for record, position in zip(records, wanted, strict=True):
             if zlib.crc32(record) != expected[position]:

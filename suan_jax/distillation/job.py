@@ -8,6 +8,7 @@ from typing import Any
 
 from suan_jax.distillation.config import DistillConfig, check_distillation
 from suan_jax.distillation.setup import set_up_offline, set_up_online
+from suan_jax.paths import path_of
 from suan_jax.training.loop import train
 
 
@@ -29,5 +30,5 @@ def distill(config: DistillConfig, workdir: Path, teacher: Path | None = None) -
     check_distillation(config)
     if config.distillation.online:
         return train(config, workdir, set_up_online)
-    teacher = teacher or Path(config.distillation.teacher_from)
+    teacher = teacher or path_of(config.distillation.teacher_from)
     return train(config, workdir, functools.partial(set_up_offline, workdir=teacher))

@@ -13,6 +13,7 @@ import polars as pl
 from suan_jax.errors import UserError
 from suan_jax.files import read_json, write_json
 from suan_jax.notice import notice
+from suan_jax.paths import make_folder
 from suan_jax.progress import progress
 from suan_jax.scaling.forms import FORMS
 from suan_jax.scaling.frontier import Frontier, frontier
@@ -154,7 +155,7 @@ def made(out: Path) -> Path:
       UserError: if that cannot be.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     except OSError as error:
         raise UserError(f"cannot make the directory {out}: {error.strerror}") from error
     return out

@@ -12,6 +12,7 @@ import polars as pl
 
 from suan_jax.errors import UserError, nearest
 from suan_jax.files import read_json
+from suan_jax.paths import files_below, is_remote
 from suan_jax.runs import points as points_of
 from suan_jax.scaling.checks import usable
 from suan_jax.scaling.forms import Form
@@ -125,7 +126,7 @@ def read_table(path: Path) -> pl.DataFrame:
     if path.is_dir() and (path / "runs.csv").exists():
         path = path / "runs.csv"
     if path.is_dir():
-        found = sorted(path.rglob("summary.json"))
+        found = sorted(files_below(path, "summary.json"))
         if not found:
             raise UserError(f"{path} holds neither runs.csv nor a work directory with summary.json")
         return as_table(
@@ -134,7 +135,7 @@ def read_table(path: Path) -> pl.DataFrame:
     if not path.exists():
         raise UserError(f"{path} does not exist, expected a CSV file or a directory of runs")
     try:
-        table = pl.read_csv(path, infer_schema_length=None)
+        table = pl.read_csv(path.read_bytes() if is_remote(path) else path, infer_schema_length=None)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path} is not a table in CSV: {str(error).splitlines()[0]}") from error
     return table.with_row_index(_RUN, 1).with_columns(pl.format("row {}", _RUN).alias(_RUN))

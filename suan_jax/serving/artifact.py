@@ -27,6 +27,7 @@ from suan_jax.batch import Batch
 from suan_jax.data.blocking import Scale
 from suan_jax.errors import UserError
 from suan_jax.files import read_json
+from suan_jax.paths import check_local
 from suan_jax.schema import Schema
 from suan_jax.serving.ids import make_encoder
 from suan_jax.serving.request import Raw, RequestEncoder, User, in_parts
@@ -51,6 +52,7 @@ class Artifact:
         Raises:
           UserError: if the directory holds no artifact, or one of another version.
         """
+        check_local(directory)
         directory = Path(directory)
         if not is_artifact(directory):
             raise UserError(f"{directory} is no artifact, which launch/export.py writes: it has no {PROGRAM}")

@@ -18,6 +18,7 @@ from suan_jax.errors import UserError
 from suan_jax.evaluation.metrics import correct_for_down_sampling
 from suan_jax.files import write_bytes, write_json
 from suan_jax.models.model import Model, Variables
+from suan_jax.paths import check_local
 from suan_jax.schema import GROUPS
 from suan_jax.serving import artifact
 from suan_jax.serving.example import example_request
@@ -41,6 +42,7 @@ def export_run(workdir: Path, out: Path) -> dict[str, Any]:
       UserError: if the work directory is not right, or there is something at `out` already.
     """
     artifact.require_flatbuffers()
+    check_local(out)
     if out.exists():
         raise UserError(f"--out={out} exists already, expected the name of a new directory")
     if not out.absolute().parent.is_dir():

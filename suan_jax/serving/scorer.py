@@ -17,6 +17,7 @@ from suan_jax.config import MeshConfig
 from suan_jax.errors import UserError
 from suan_jax.evaluation.metrics import correct_for_down_sampling
 from suan_jax.models.model import Model, Variables
+from suan_jax.paths import path_of
 from suan_jax.serving.ids import log_encoders
 from suan_jax.serving.request import EncodedUser, Raw, RequestEncoder, User, in_parts, whole_seconds
 from suan_jax.training.compilation import enable_compilation_cache
@@ -83,7 +84,7 @@ class Scorer:
           UserError: if the directory holds no run or no sound checkpoint, or its log is not there.
         """
         enable_compilation_cache()
-        setup, state, _ = restore_learnt(Path(workdir), MeshConfig())
+        setup, state, _ = restore_learnt(path_of(workdir), MeshConfig())
         self.model: Model = setup.model
         accumulator = setup.config.optimizer.embedding_initial_accumulator
         variables = jax.jit(inference_variables)(state, accumulator)

@@ -10,6 +10,7 @@ import numpy as np
 
 from suan_jax.errors import UserError
 from suan_jax.files import write_json
+from suan_jax.paths import make_folder
 from suan_jax.runs import flat
 from suan_jax.scaling.fitting import Points
 from suan_jax.scaling.forms import FORMS
@@ -69,7 +70,7 @@ def next_rung(config: SweepConfig, fit: Path, workdir: Path, together: int = 1) 
     check_cells(every, workdir)
     chosen, x = _beyond(config, every, report)
     expected = _predictions(report, [cell.name.removeprefix(CELLS) for cell in chosen], x)
-    workdir.mkdir(parents=True, exist_ok=True)
+    make_folder(workdir)
     _write(Rung(report, expected, [], {}), fit, workdir)
     _, failures = run_cells(chosen, workdir, together)
     rows, _ = collect(config, workdir)

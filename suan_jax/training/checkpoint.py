@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from suan_jax.errors import UserError
 from suan_jax.notice import notice
+from suan_jax.paths import is_remote, move_folder
 from suan_jax.processes import by_first, is_first, wait_for_all
 from suan_jax.training.checksums import digest, find_damage, write_checksums
 from suan_jax.training.state import TrainState
@@ -74,7 +74,7 @@ class Checkpoints:
           keep: how many of the newest stay.
           read_only: for reading beside a run that may be writing: nothing is made, moved or removed.
         """
-        self._directory = directory.absolute()
+        self._directory = directory if is_remote(directory) else directory.absolute()
         self._read_only = read_only
         self._keep = _Keep(keep)
         self._saving: int | None = None
@@ -215,8 +215,7 @@ class Checkpoints:
         aside = self._directory.parent / f"damaged_checkpoint_{step}"
         notice(f"the checkpoint {folder} is damaged ({damage}) and moved to {aside}")
         if is_first():
-            shutil.rmtree(aside, ignore_errors=True)
-            folder.rename(aside)
+            move_folder(folder, aside)
         wait_for_all(f"{aside.name} is set aside")
         self._manager.reload()
 

@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from suan_jax.paths import files_below, is_remote
+
 _NAME = "checksums.json"
 _PIECE = 1 << 22  # bytes read at once
 
@@ -28,7 +30,9 @@ def find_damage(folder: Path) -> str:
         items = list(sums.items())
     except FileNotFoundError:
         return f"{_NAME} is missing"
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError) as error:
+        if is_remote(folder) and isinstance(error, OSError):
+            raise
         return f"{_NAME} is damaged"
     for name, expected in items:
         try:
@@ -37,6 +41,8 @@ def find_damage(folder: Path) -> str:
         except FileNotFoundError:
             return f"{name} is missing"
         except OSError as error:
+            if is_remote(folder):
+                raise  # which says nothing of the file
             return f"{name} cannot be read: {error.strerror}"
     return ""
 
@@ -50,7 +56,7 @@ def _files(folder: Path) -> Iterator[Path]:
     """Files in the items' own folders; beside these lies what Orbax adds when it is done."""
     for item in folder.iterdir():
         if item.is_dir():
-            yield from (file for file in item.rglob("*") if file.is_file())
+            yield from files_below(item)
 
 
 def _checksum(path: Path) -> list[int]:

@@ -8,6 +8,7 @@ from suan_jax.data.block import Log
 from suan_jax.data.store import Store
 from suan_jax.errors import UserError
 from suan_jax.evaluation.evaluator import Scores
+from suan_jax.paths import check_local
 from suan_jax.processes import is_first
 from suan_jax.training.compilation import enable_compilation_cache
 from suan_jax.training.evaluation import Evaluation
@@ -34,6 +35,8 @@ def evaluate_run(
     """
     if predictions is not None and predictions.suffix != ".parquet":
         raise UserError(f"the predictions' file is {predictions}, expected a name that ends in .parquet")
+    if predictions is not None:
+        check_local(predictions, "a file")
     if predictions is not None and not predictions.parent.is_dir():
         raise UserError(
             f"cannot write the predictions to {predictions}: {predictions.parent} is no directory"

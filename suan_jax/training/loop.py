@@ -132,6 +132,7 @@ def _open(
         if new and is_first():
             release(workdir)  # so that the mistake can be put right in the config
         raise
+    stack.callback(run.close)
     by_first(functools.partial(record_versions, workdir, run.step))
     return run
 

@@ -6,11 +6,16 @@ import importlib
 import json
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 from suan_jax.errors import UserError
+from suan_jax.files import write_bytes
+from suan_jax.paths import is_remote
 from suan_jax.processes import by_first, is_first
+
+_PAUSE = 30.0  # seconds between uploads of an object that grows; a store takes one a second
 
 
 def plain(value: Any) -> Any:
@@ -30,7 +35,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """
     rows = []
     # What follows the last line break is empty, or was cut short.
-    for number, line in enumerate(path.read_text(errors="replace").split("\n")[:-1], start=1):
+    for number, line in enumerate(path.read_bytes().decode(errors="replace").split("\n")[:-1], start=1):
         try:
             row = json.loads(line)
             row["step"] + 0
@@ -42,12 +47,36 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+class _Object:
+    """A file at gs://, which cannot be appended to: it is replaced, now and then, and by `sync`."""
+
+    def __init__(self, path: Path, content: str) -> None:
+        self._path, self._content, self._written = path, content, -1
+        self.sync()
+
+    def write(self, text: str) -> None:
+        self._content += text
+
+    def flush(self) -> None:
+        if time.monotonic() - self._uploaded >= _PAUSE:
+            self.sync()
+
+    def sync(self) -> None:
+        if len(self._content) != self._written:
+            write_bytes(self._path, self._content.encode())
+        self._written, self._uploaded = len(self._content), time.monotonic()
+
+    def close(self) -> None:
+        self.sync()
+
+
 class MetricWriter:
     """Appends rows to metrics.jsonl in a work directory, and to TensorBoard if tensorboardX is installed.
 
     A step may have one training row and one evaluation row per split; a row that stands already is not
     written again, so repeating the end of a finished run changes nothing. Write the training row of
-    a step before its checkpoint: a row that is lost between the two is not made up for.
+    a step, and call `sync`, before its checkpoint: a row that is lost between the two is not made up for.
+    At gs:// rows are seen half a minute late, and there is no TensorBoard.
 
     Of several processes, the first one writes, and all know the rows.
     """
@@ -63,7 +92,7 @@ class MetricWriter:
         Raises:
           UserError: if the file that stands is not one of metrics.
         """
-        self._path = Path(workdir) / "metrics.jsonl"
+        self._path = workdir / "metrics.jsonl"
         rows = by_first(lambda: self._rows_until(resume_step))
         self._rows = {(row["step"], row.get("split")): row for row in rows}
         self._file = self._board = None
@@ -76,9 +105,13 @@ class MetricWriter:
         return [row for row in read_metrics(self._path) if row["step"] <= step] if resumed else []
 
     def _open(self, rows: list[dict[str, Any]], resume_step: int | None) -> None:
+        lines = [json.dumps(row) + "\n" for row in rows]
+        if is_remote(self._path):
+            self._file = _Object(self._path, "".join(lines))
+            return
         temporary = self._path.with_name("metrics.jsonl.tmp")
         with temporary.open("w") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self._path)
@@ -113,6 +146,15 @@ class MetricWriter:
             for name, value in row.items():
                 if name != "step" and isinstance(value, (int, float)):
                     self._board.add_scalar(f"{prefix}/{name}", value, key[0])
+
+    def sync(self) -> None:
+        """Returns when every row is where a kill leaves it.
+
+        Raises:
+          UserError: if an object store does not take them.
+        """
+        if isinstance(self._file, _Object):
+            self._file.sync()
 
     def has(self, step: int, split: str | None = None) -> bool:
         """Whether the row of a step stands: of the evaluation of a split, or else of training."""

@@ -12,6 +12,7 @@ from suan_jax.config_dict import to_dict
 from suan_jax.errors import Preempted, UserError
 from suan_jax.files import write_array
 from suan_jax.notice import notice
+from suan_jax.paths import path_of
 from suan_jax.processes import is_first
 from suan_jax.training.best import best_step
 from suan_jax.training.checkpoint import Checkpoints
@@ -60,7 +61,7 @@ class Run:
         if restored is None:
             self._state, self._clock = setup.fresh_state(), Clock()
             if config.init_from:
-                self._state = warm_start(self._state, setup, Path(config.init_from))
+                self._state = warm_start(self._state, setup, path_of(config.init_from))
         else:
             self._state, beside = restored
             check_log(setup.log, beside, workdir)
@@ -123,6 +124,7 @@ class Run:
             raise self._diverged("a parameter is not finite", step)
         source = {"log": self.setup.log.fingerprint, "taught_by": self.setup.taught_by}
         iterator = {**source, "state": self._iterator.get_state()}
+        self._writer.sync()  # its rows are not written again
         self._checkpoints.save(state, iterator, self._clock.to_dict(), to_dict(self.setup.config))
 
     def stopped(self) -> Preempted:
@@ -156,6 +158,10 @@ class Run:
         self._writer.close()
         point = summarise(self.setup, state.params, step, result, self._clock)
         return point | self.setup.summarise_more(state, self._unless_stopped)
+
+    def close(self) -> None:
+        """Lets go of its files, whatever ended it."""
+        self._writer.close()
 
     def _evaluates(self, step: int) -> bool:
         """Whether the state is to be evaluated at this step, and was not before a resume."""

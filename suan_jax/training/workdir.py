@@ -14,7 +14,8 @@ from suan_jax.config import Config
 from suan_jax.config_check import validate
 from suan_jax.config_dict import differences, from_dict, to_dict
 from suan_jax.errors import UserError
-from suan_jax.files import check_file_system, read_json, write_json
+from suan_jax.files import read_json, write_json
+from suan_jax.paths import check_local, is_remote, make_folder
 
 SUMMARY = "summary.json"
 SCORES = "scores.npy"
@@ -27,10 +28,9 @@ def check_unclaimed(workdir: Path, config: Config) -> None:
     """Checks that a work directory is new, or holds a run of this config.
 
     Raises:
-      UserError: if it holds a run of another config, naming the fields that differ, or of an unknown one, or
-        is in an object store.
+      UserError: if it holds a run of another config, naming the fields that differ, or of an unknown one.
     """
-    check_file_system(workdir)
+    _check_path(workdir)
     if not (workdir / _CONFIG).exists():
         if (workdir / SUMMARY).exists() or any((workdir / "checkpoints").glob("[0-9]*")):
             raise UserError(
@@ -45,13 +45,22 @@ def check_unclaimed(workdir: Path, config: Config) -> None:
         )
 
 
+def _check_path(workdir: Path) -> None:
+    if not is_remote(workdir):
+        check_local(workdir, "what suan_jax.paths.path_of makes of it")
+
+
 def hold(workdir: Path, stack: contextlib.ExitStack) -> None:
     """Keeps other jobs out of a work directory, made if need be; `stack`, or a kill, lets go of it.
+
+    Nothing is held at gs://, where a killed job would hold on for good.
 
     Raises:
       UserError: if another job holds it.
     """
     _make(workdir)
+    if is_remote(workdir):
+        return
     descriptor = os.open(workdir, os.O_RDONLY)
     stack.callback(os.close, descriptor)
     try:
@@ -66,7 +75,7 @@ def hold(workdir: Path, stack: contextlib.ExitStack) -> None:
 
 def _make(workdir: Path) -> None:
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        make_folder(workdir)
     except OSError as error:
         raise UserError(f"cannot make the work directory {workdir}: {error.strerror}") from error
 
@@ -111,7 +120,8 @@ def read_scores(workdir: Path) -> np.ndarray:
     """
     path = workdir / SCORES
     try:
-        return np.load(path)
+        with path.open("rb") as file:
+            return np.load(file)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
             f"{path} is missing or damaged: remove the {SUMMARY} beside it and repeat the command"
@@ -124,6 +134,7 @@ def read_config(workdir: Path) -> Config:
     Raises:
       UserError: if there is none, or it cannot be read.
     """
+    _check_path(workdir)
     path = workdir / _CONFIG
     if not path.exists():
         raise UserError(f"{workdir} is not a work directory of a training run: it has no {_CONFIG}")
