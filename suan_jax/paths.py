@@ -26,7 +26,8 @@ def path_of(text: str | os.PathLike) -> Path:
     """The path that a user gave, of a directory or file here or at gs://.
 
     Raises:
-      UserError: if it is in another object store, no address at gs://, or what reads these is not installed.
+      UserError: if it is in another object store, no address at gs://, or not to be reached, as when gcsfs is
+        not installed.
     """
     address = os.fspath(text)
     if not address.startswith("gs://"):
@@ -42,7 +43,12 @@ def path_of(text: str | os.PathLike) -> Path:
 
     # Orbax writes past gcsfs, which would not notice.
     fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
-    return epath.Path(address)
+    path = epath.Path(address)
+    try:
+        path.exists()
+    except Exception as error:  # the network's, Google's and gcsfs's own
+        raise UserError(f"{address} cannot be reached: {error}") from error
+    return path
 
 
 def is_remote(path: str | os.PathLike) -> bool:
@@ -87,7 +93,7 @@ def files_below(folder: Path, name: str = "*") -> Iterator[Path]:
     """The files in a folder, and in the folders in it, that match a name, in any order."""
     if is_remote(folder):
         # One listing for all of them.
-        found = (path_of(f"gs://{file}") for file in object_store().find(str(folder)))
+        found = (type(folder)(f"gs://{file}") for file in object_store().find(str(folder)))
         return (file for file in found if fnmatch.fnmatch(file.name, name))
     return (file for file in folder.rglob(name) if file.is_file())
 

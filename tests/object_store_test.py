@@ -183,6 +183,15 @@ def test_what_cannot_be_there_is_refused(bucket, tmp_path):
             act()
 
 
+def test_who_may_not_read_is_told_so(bucket, monkeypatch):
+    def refuse(path):
+        raise OSError(f"Forbidden: {path}")
+
+    monkeypatch.setattr("etils.epath.backend.fsspec_backend.exists", refuse)
+    with pytest.raises(UserError, match=r"^gs://bucket/run cannot be reached: Forbidden: gs://bucket/run$"):
+        path_of("gs://bucket/run")
+
+
 _OVERRIDES = ("train.steps=40", "train.eval_every=15", "train.eval_split=validation", "checkpoint.every=7")
 
 

@@ -1,20 +1,20 @@
 """Trains on a Cloud TPU slice of one or many hosts, made for the job and made again when it is preempted.
 
     python launch/cluster/tpu_pod.py --name=NAME --zone=ZONE --accelerator=TYPE --version=IMAGE \\
-        --nfs=HOST:/PATH --repository=URL [--commit=COMMIT] \\
-        --job="launch/train.py --config=FILE --workdir=/shared/DIR"
+        [--nfs=HOST:/PATH] --repository=URL [--commit=COMMIT] \\
+        --job="launch/train.py --config=FILE --workdir=/shared/DIR or gs://BUCKET/DIR"
     python launch/cluster/tpu_pod.py --name=NAME --zone=ZONE --list | --logs | --stop
 
 Makes the slice, mounts the NFS share at /shared, installs the package, starts the job on every host, and
-watches it to its end; the same command again goes on watching. --dry-run prints the commands of gcloud, whose
-own settings say the project.
+watches it to its end; the same command again goes on watching. A --workdir at gs:// needs no share. --dry-run
+prints the commands of gcloud, whose own settings say the project.
 """
 
 from absl import flags
 
 from suan_jax import cli
 from suan_jax.cluster import actions, tpu_pod
-from suan_jax.cluster.job import ON_ALL_HOSTS
+from suan_jax.cluster.job import ON_ALL_HOSTS, Job
 
 actions.define_flags("launch/train.py or launch/evaluate.py with its flags; --distributed is added")
 _ZONE = flags.DEFINE_string("zone", None, "zone, such as us-west4-a", required=True)
@@ -26,6 +26,10 @@ _REPOSITORY = flags.DEFINE_string("repository", "", "URL from which git clones t
 _COMMIT = flags.DEFINE_string("commit", "origin/main", "what git checks out")
 
 
+def _job() -> Job:
+    return actions.job(ON_ALL_HOSTS)
+
+
 def _slice() -> tpu_pod.Slice:
     return tpu_pod.Slice(
         flags.FLAGS["name"].value,
@@ -33,7 +37,7 @@ def _slice() -> tpu_pod.Slice:
         actions.required(_ACCELERATOR),
         actions.required(_VERSION),
         _SPOT.value,
-        actions.required(_NFS),
+        _NFS.value if _job().is_remote else actions.required(_NFS),
         actions.required(_REPOSITORY),
         _COMMIT.value,
     )
@@ -42,9 +46,9 @@ def _slice() -> tpu_pod.Slice:
 def main(_) -> None:
     """Starts and watches, or does what else was asked for."""
     actions.act(
-        lambda: tpu_pod.cycle(_slice(), actions.job(ON_ALL_HOSTS)),
+        lambda: tpu_pod.cycle(_slice(), _job()),
         tpu_pod.actions(_ZONE.value),
-        lambda _: tpu_pod.supervise(_slice(), actions.job(ON_ALL_HOSTS)),
+        lambda _: tpu_pod.supervise(_slice(), _job()),
     )
 
 

@@ -28,6 +28,11 @@ class Job:
     name: str
     words: tuple[str, ...]
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether its work directory is at gs://."""
+        return any(word.startswith("--workdir=gs://") for word in self.words)
+
     def command(self, *more: str) -> str:
         """A line for a shell, without the interpreter; `more` words go on as they are, variables and all."""
         return " ".join([shlex.join(self.words), *more])

@@ -31,7 +31,7 @@ class Slice:
       accelerator: such as v5litepod-256.
       version: of the VM's image, such as v2-alpha-tpuv5-lite.
       spot: whether it may be preempted, and costs less.
-      nfs: the share, HOST:/PATH.
+      nfs: the share, HOST:/PATH; empty for none.
       repository: URL that git clones.
       commit: what is checked out.
     """
@@ -65,18 +65,21 @@ def state(tpu: Slice) -> Command:
 
 def install(tpu: Slice) -> Command:
     """Mounts the share and installs the package on every host; harmless where that is done."""
-    lines = [
-        "set -e",
+    share = [
         "sudo apt-get install --yes -q nfs-common",
         "sudo mkdir -p /shared",
         f"mountpoint -q /shared || sudo mount {shlex.quote(tpu.nfs)} /shared",
+    ]
+    lines = [
+        "set -e",
+        *(share if tpu.nfs else ()),
         f"test -d suan-jax || git clone -q {shlex.quote(tpu.repository)} suan-jax",
         "cd suan-jax",
         "git fetch -q",
         f"git checkout -q {shlex.quote(tpu.commit)}",
         "python3 -m pip install -q --user uv",
         "test -d venv || ~/.local/bin/uv venv -q --python=3.12 venv",
-        "~/.local/bin/uv pip install -q --python=venv -e '.[tpu]'",
+        "~/.local/bin/uv pip install -q --python=venv -e '.[tpu,gcs]'",
     ]
     return _on_hosts("all", tpu.name, tpu.zone, "\n".join(lines))
 

@@ -132,7 +132,7 @@ def _open(
         if new and is_first():
             release(workdir)  # so that the mistake can be put right in the config
         raise
-    stack.callback(run.close)
+    stack.callback(run.sync)  # whatever ends it
     by_first(functools.partial(record_versions, workdir, run.step))
     return run
 

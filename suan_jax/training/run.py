@@ -159,9 +159,9 @@ class Run:
         point = summarise(self.setup, state.params, step, result, self._clock)
         return point | self.setup.summarise_more(state, self._unless_stopped)
 
-    def close(self) -> None:
-        """Lets go of its files, whatever ended it."""
-        self._writer.close()
+    def sync(self) -> None:
+        """Returns when the rows of metrics.jsonl are where a kill leaves them."""
+        self._writer.sync()
 
     def _evaluates(self, step: int) -> bool:
         """Whether the state is to be evaluated at this step, and was not before a resume."""

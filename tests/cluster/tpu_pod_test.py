@@ -1,5 +1,6 @@
 """A slice that is preempted, with a stand-in for gcloud; and what hosts run, with one for systemctl."""
 
+import dataclasses
 import os
 import subprocess
 
@@ -101,3 +102,12 @@ esac
 def test_what_hosts_run_is_shell(command):
     line = command.words[-1].removeprefix("--command=")
     subprocess.run(["sh", "-n", "-c", line], check=True, timeout=60)
+
+
+def test_a_work_directory_in_an_object_store_needs_no_share():
+    job = parse_job("suan", "launch/train.py --config=configs/suan.py --workdir=gs://bucket/x", ON_ALL_HOSTS)
+    assert job.is_remote and not JOB.is_remote
+    line = tpu_pod.install(dataclasses.replace(SLICE, nfs="")).words[-1]
+    assert "mount" not in line and "nfs" not in line
+    assert "git clone" in line and "gcs" in line
+    assert "sudo mount host:/share /shared" in tpu_pod.install(SLICE).words[-1]
