@@ -1,5 +1,6 @@
 """Work directories and stores at gs://, on a server of this machine that speaks Google's protocol."""
 
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -12,21 +13,28 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
+from suan_jax.config import MeshConfig
 from suan_jax.data import open_store
 from suan_jax.errors import UserError
-from suan_jax.files import read_json, write_bytes, write_json
+from suan_jax.files import read_json, write_array, write_bytes, write_json
+from suan_jax.models.din import Din
 from suan_jax.paths import files_below, is_remote, move_folder, path_of
+from suan_jax.scaling.report import fit_runs, read_report, write_report
 from suan_jax.scaling.runs import read_table
 from suan_jax.serving.artifact import Artifact
+from suan_jax.studies import SweepConfig, grid, sweep
 from suan_jax.training.checkpoint import Checkpoints
 from suan_jax.training.evaluate_run import evaluate_run
 from suan_jax.training.metric_writer import MetricWriter, read_metrics
+from suan_jax.training.restore import restore_learnt
 from suan_jax.training.setup import set_up
-from suan_jax.training.workdir import check_unclaimed, read_config
+from suan_jax.training.workdir import check_unclaimed, claim, read_config, read_scores, read_summary
 from tests.compiling import quick_jit
 from tests.data.store_test import assert_same, random_log, write
+from tests.studies.stand_in import train_by
 from tests.training.runs import Job, assert_same_bits, last_state, rows, tiny, train_arguments
 
 pytestmark = pytest.mark.skipif(
@@ -172,6 +180,38 @@ def test_runs_are_read_from_a_table_and_from_summaries(bucket):
         read_table(bucket / "none")
 
 
+def test_a_law_is_fitted_and_drawn_there(bucket):
+    rows = [f"{x},{0.7 - x**-0.5:.6f}" for x in (10, 30, 100, 300, 1000)]
+    write_bytes(bucket / "law/runs.csv", "\n".join(["params_body,auc", *rows, ""]).encode())
+    report = fit_runs(bucket / "law", "params_body", "auc", "power")
+    write_report(report, bucket / "law/fit")
+    again = read_report(bucket / "law/fit/fit.json")
+    assert again.law.parameters == report.law.parameters
+    figures = ["fit.png", "fit.svg"] if importlib.util.find_spec("matplotlib") else []
+    assert _names(bucket / "law/fit") == ["fit.json", *figures]
+
+
+def test_cells_of_a_sweep_live_there(bucket, monkeypatch):
+    def train(config, workdir):
+        check_unclaimed(workdir, config)
+        claim(workdir, config)
+        write_json(workdir / "summary.json", {"auc": 0.5 + config.train.seed / 10, "params": {"body": 7}})
+        write_array(workdir / "scores.npy", np.arange(3.0))
+        return read_summary(workdir)
+
+    train_by(monkeypatch, train)
+    config = SweepConfig(model=Din(), cells=grid({"train.seed": (0, 1), "data.train_fraction": (0.5, 1.0)}))
+    for _ in range(2):
+        result = sweep(config, bucket / "study")
+        assert not result.failures and not result.unfinished
+        assert read_table(bucket / "study")["auc"].to_list() == [0.5, 0.5, 0.6, 0.6]
+    cell = bucket / "study/cells/seed=1,train_fraction=0.5"
+    assert read_config(cell).train.seed == 1
+    assert read_scores(cell).tolist() == [0, 1, 2]
+    with pytest.raises(UserError, match=r"gs://bucket/study/cells/\S* holds a run of another config"):
+        sweep(dataclasses.replace(config, data=dataclasses.replace(config.data, max_len=9)), bucket / "study")
+
+
 def test_what_cannot_be_there_is_refused(bucket, tmp_path):
     for act in (
         functools.partial(Artifact, "gs://bucket/artifact"),
@@ -192,7 +232,20 @@ def test_who_may_not_read_is_told_so(bucket, monkeypatch):
         path_of("gs://bucket/run")
 
 
-_OVERRIDES = ("train.steps=40", "train.eval_every=15", "train.eval_split=validation", "checkpoint.every=7")
+_OVERRIDES = (
+    "optimizer.learning_rate=1e-4",  # a small one, as Adam's first steps magnify rounding
+    "train.batch_size=8",
+    "train.eval_batch_size=16",
+    "train.steps=40",
+    "train.eval_every=15",
+    "train.eval_split=validation",
+    "checkpoint.every=7",
+)
+
+
+def _is_saved(checkpoint):
+    time.sleep(0.1)  # the server has one thread
+    return (checkpoint / "commit_success.txt").exists()
 
 
 @pytest.fixture(scope="module")
@@ -204,16 +257,10 @@ def runs(bucket, tmp_path_factory):
     _copy_up(folder / "store", bucket / "data")
 
     def start(workdir, store):
-        overrides = (*_OVERRIDES, "train.batch_size=8", "train.eval_batch_size=16")
-        arguments = train_arguments(workdir, *overrides, arguments=f"store={store}")
-        return Job(*arguments, **environment)
+        return Job(*train_arguments(workdir, *_OVERRIDES, arguments=f"store={store}"), **environment)
 
     def saved(step):
-        def is_saved():
-            time.sleep(0.1)  # the server has one thread
-            return (bucket / f"run/checkpoints/{step}/commit_success.txt").exists()
-
-        return is_saved
+        return functools.partial(_is_saved, bucket / f"run/checkpoints/{step}")
 
     results = [start(folder / "run", folder / "store").end()]
     results += [start(bucket / "run", bucket / "data").until(saved(7), signal.SIGKILL).end()]
@@ -226,7 +273,7 @@ def runs(bucket, tmp_path_factory):
 
 def test_a_run_that_was_killed_and_repeated_is_the_one_here(bucket, runs):
     folder, results = runs
-    config = tiny(*_OVERRIDES, "train.batch_size=8", arguments=f"store={folder / 'store'}")
+    config = tiny(*_OVERRIDES, arguments=f"store={folder / 'store'}")
     expected, beside = last_state(folder / "run", config)
     got, got_beside = last_state(bucket / "run", config)
     assert int(got.step) == 40
@@ -240,20 +287,57 @@ def test_a_run_that_was_killed_and_repeated_is_the_one_here(bucket, runs):
     assert results[3].stdout == results[4].stdout != ""
 
 
-def test_it_is_evaluated_as_the_one_here(bucket, runs):
+def test_it_is_evaluated_and_served_as_the_one_here(bucket, runs):
     assert evaluate_run(bucket / "run", "test") == evaluate_run(runs[0] / "run", "test")
+    _, expected, _ = restore_learnt(runs[0] / "run", MeshConfig())
+    _, got, digest = restore_learnt(bucket / "run", MeshConfig())
+    assert_same_bits(got, expected)
+    assert len(digest) == 16
+
+
+def test_two_hosts_without_a_shared_disk_train_it(bucket, runs, tmp_path):
+    folder, workdir = runs[0], bucket / "pair"
+    arguments = train_arguments(workdir, *_OVERRIDES, "train.steps=20", arguments="store=gs://bucket/data")
+
+    def start():
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        several = (f"--coordinator={address}", "--processes=2")
+        environment = {"JAX_NUM_CPU_DEVICES": "1", "JAX_COMPILATION_CACHE_DIR": str(folder / "xla")}
+        return [
+            Job(
+                *arguments,
+                *several,
+                f"--process={host}",
+                **environment,
+                XDG_CACHE_HOME=str(tmp_path / str(host)),
+            )
+            for host in range(2)
+        ]
+
+    first, second = start()
+    results = [first.until(functools.partial(_is_saved, workdir / "checkpoints/7"), signal.SIGTERM).end()]
+    results += [second.end(), *(job.end() for job in start())]
+    codes = [result.returncode for result in results]
+    assert codes == [75, 75, 0, 0], [result.stderr for result in results]
+    for host in range(2):
+        assert len(list((tmp_path / str(host)).rglob("shard-*"))) > 0
+    expected = {row["step"]: row["loss"] for row in rows(folder / "run") if "loss" in row}
+    got = {row["step"]: row["loss"] for row in rows(workdir) if "loss" in row}
+    assert sorted(got) == list(range(1, 21))
+    np.testing.assert_allclose([got[step] for step in got], [expected[step] for step in got], rtol=1e-4)
 
 
 def test_a_damaged_checkpoint_is_set_aside(bucket, runs, capsys):
     folder = bucket / "damaged"
-    setup_of = functools.partial(tiny, *_OVERRIDES, "train.batch_size=8")
     for file in files_below(bucket / "run/checkpoints"):
         write_bytes(folder / str(file).removeprefix("gs://bucket/run/"), file.read_bytes())
     array = next(file for file in files_below(folder / "checkpoints") if "/d/" in str(file))
     content = bytearray(array.read_bytes())
     content[-1] ^= 1
     array.write_bytes(content)
-    setup = set_up(setup_of(arguments=f"store={runs[0] / 'store'}"))
+    setup = set_up(tiny(*_OVERRIDES, arguments=f"store={runs[0] / 'store'}"))
     checkpoints = Checkpoints(folder / "checkpoints")
     assert checkpoints.restore(setup.abstract) is None
     checkpoints.close()
