@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from suan_jax.errors import UserError
-from suan_jax.paths import is_remote
+from suan_jax.paths import is_refusal, is_remote
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -44,7 +44,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 def _upload(path: Path, content: bytes) -> None:
     try:
         path.write_bytes(content)
-    except Exception as error:  # the network's, Google's and gcsfs's own
+    except Exception as error:
+        if not is_refusal(error):
+            raise  # another try may do
         raise UserError(f"cannot write {path}: {error}") from error
 
 

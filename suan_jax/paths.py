@@ -26,8 +26,8 @@ def path_of(text: str | os.PathLike) -> Path:
     """The path that a user gave, of a directory or file here or at gs://.
 
     Raises:
-      UserError: if it is in another object store, no address at gs://, or not to be reached, as when gcsfs is
-        not installed.
+      UserError: if it is in another object store, no address at gs://, not for this account to read, or what
+        reads it is not installed.
     """
     address = os.fspath(text)
     if not address.startswith("gs://"):
@@ -46,7 +46,9 @@ def path_of(text: str | os.PathLike) -> Path:
     path = epath.Path(address)
     try:
         path.exists()
-    except Exception as error:  # the network's, Google's and gcsfs's own
+    except Exception as error:
+        if not is_refusal(error):
+            raise
         raise UserError(f"{address} cannot be reached: {error}") from error
     return path
 
@@ -54,6 +56,13 @@ def path_of(text: str | os.PathLike) -> Path:
 def is_remote(path: str | os.PathLike) -> bool:
     """Whether `path_of` gave an address at gs://, of which `Path` would lose a slash."""
     return os.fspath(path).startswith("gs://")
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an object store said no, as without the right or the bucket; else it was not reached."""
+    by_gcsfs = type(error) in (OSError, FileNotFoundError)  # those of a broken connection are of other types
+    by_http = str(getattr(error, "code", "")) in ("400", "401", "403", "404")
+    return by_gcsfs or by_http or type(error).__module__.startswith("google.auth")
 
 
 def check_local(path: str | os.PathLike, expected: str = "a directory") -> None:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from suan_jax.errors import UserError
 from suan_jax.notice import notice
-from suan_jax.paths import cache_folder, object_store
+from suan_jax.paths import cache_folder, is_refusal, object_store
 
 _CHECKSUMS = "checksums.json"
 _AGAIN = "copy the store there again"
@@ -52,6 +52,8 @@ def local_copy(address: Path) -> Path:
                 (partial / _CHECKSUMS).write_bytes(sums)
                 partial.replace(copy)
     except OSError as error:
+        if isinstance(error, ConnectionError | TimeoutError):
+            raise
         raise UserError(f"cannot copy {address} to {copy}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -67,7 +69,9 @@ def _checksums(address: Path) -> tuple[bytes, dict[str, dict]]:
             f"no store at {address}, which has no {_CHECKSUMS}: write one to a directory with "
             "launch/prepare.py, and copy that there"
         ) from error
-    except Exception as error:  # the network's, Google's and gcsfs's own
+    except Exception as error:
+        if not is_refusal(error):
+            raise
         raise UserError(f"cannot read {address / _CHECKSUMS}: {error}") from error
     try:
         files = json.loads(sums)["files"]
