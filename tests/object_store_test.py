@@ -41,14 +41,6 @@ pytestmark = pytest.mark.skipif(
     reason="gcsfs, of the extra gcs, or gcp-storage-emulator is not installed",
 )
 
-_SERVER = """
-import logging, sys, threading
-from gcp_storage_emulator.server import create_server
-logging.disable()
-create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_bucket="bucket").start()
-threading.Event().wait()
-"""
-
 
 @pytest.fixture(scope="module")
 def bucket():
@@ -56,7 +48,8 @@ def bucket():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-c", _SERVER, str(port)], stderr=subprocess.DEVNULL)
+    command = [sys.executable, Path(__file__).with_name("object_store_server.py"), str(port)]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     variables = {
         "STORAGE_EMULATOR_HOST": address,
