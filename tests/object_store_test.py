@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -31,7 +30,6 @@ from suan_jax.training.metric_writer import MetricWriter, read_metrics
 from suan_jax.training.restore import restore_learnt
 from suan_jax.training.setup import set_up
 from suan_jax.training.workdir import check_unclaimed, claim, read_config, read_scores, read_summary
-from tests.compiling import quick_jit
 from tests.data.store_test import assert_same, random_log, write
 from tests.studies.stand_in import train_by
 from tests.training.runs import Job, assert_same_bits, last_state, rows, tiny, train_arguments
@@ -60,7 +58,6 @@ def bucket():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setitem(os.environ, name, value)
-        patch.setattr(jax, "jit", quick_jit)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             try:
