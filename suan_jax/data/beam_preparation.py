@@ -43,6 +43,7 @@ from suan_jax.data.preparation_summary import Summary
 from suan_jax.data.raw_log import USER, RawLog
 from suan_jax.data.shard_writer import ShardWriter, Written
 from suan_jax.data.vocabulary import Encoder
+from suan_jax.data.working_folder import working_folder
 from suan_jax.errors import UserError
 
 ROWS_PER_PIECE = 2_000_000  # rows of a table that one worker reads
@@ -84,8 +85,7 @@ def prepare_on_beam(
     except (ValueError, ImportError, AttributeError) as error:
         raise UserError(f"--runner: {error}") from error
     pieces = _pieces(raw)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        shared = Path(folder).absolute()
+    with working_folder(out.absolute(), "rows") as shared:
         with beam.Pipeline(options=parsed) as pipeline:
             _tally(pipeline, pieces, raw, shared)
         tallied, events = _load(shared, "tally")[0], _load(shared, "events")[0]

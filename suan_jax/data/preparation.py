@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from suan_jax.data.preparation_summary import Summary
 from suan_jax.data.raw_log import ORDER, TIME, USER, RawLog
 from suan_jax.data.store_writer import StoreWriter
 from suan_jax.data.vocabulary import Encoder, Vocabulary
+from suan_jax.data.working_folder import working_folder
 from suan_jax.errors import UserError
 from suan_jax.progress import progress
 from suan_jax.schema import Schema
@@ -50,11 +50,10 @@ def prepare(
       console: where to print; None prints to standard output.
 
     Raises:
-      UserError: if `out` exists or a split is empty.
+      UserError: if `out` exists or cannot be made, or a split is empty.
     """
     out = check_out(out)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        spill = Path(folder)
+    with working_folder(out, "rows") as spill:
         events = 0
         if raw.events is not None:
             events = raw.events.select(pl.len()).collect(engine="streaming").item()
@@ -87,7 +86,7 @@ def prepare(
 
 
 def check_out(out: str | Path) -> Path:
-    """The path of a new store, whose parent is made.
+    """The path of a new store.
 
     Raises:
       UserError: if it exists.
@@ -95,7 +94,6 @@ def check_out(out: str | Path) -> Path:
     out = Path(out)
     if out.exists():
         raise UserError(f"--out={out} exists already, expected the path of a new store")
-    out.parent.mkdir(parents=True, exist_ok=True)
     return out
 
 

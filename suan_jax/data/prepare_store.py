@@ -85,8 +85,10 @@ def prepare_store(
             )
         return prepare(log, out, source, min_count, console)
     except pl.exceptions.ComputeError as error:
-        # A damaged page is met only when it is read, wherever that happens first.
-        if not str(error).startswith("parquet:"):
+        # A damaged page is met only when it is read, wherever that happens first; what the system refuses,
+        # such as a full disk, is no damage.
+        if not str(error).startswith("parquet:") or "(os error " in str(error):
+            error.filename = out
             raise
         raise UserError(f"a Parquet file of --raw={raw} is damaged ({error})") from error
 

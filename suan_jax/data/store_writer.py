@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from suan_jax.data.block import Block
 from suan_jax.data.shard_writer import SHARD_BYTES, ShardWriter, Written
+from suan_jax.data.working_folder import working_folder
 from suan_jax.errors import UserError
 from suan_jax.schema import Schema
 
@@ -27,7 +28,8 @@ class StoreWriter:
     """A context manager that writes blocks into a new store.
 
     Everything goes to a hidden sibling of `path`, which is renamed to `path` when the `with` block ends
-    cleanly and removed when it raises. A store is
+    cleanly and removed when it raises; what a kill leaves of it, the next writer to `path` removes. A store
+    is
 
       schema.json           format, version, source, schema, shards, counts and ranks per block, statistics
       shard-*.array_record  blocks, two records each: impressions, then events
@@ -75,12 +77,12 @@ class StoreWriter:
                 raise UserError(
                     f"vocabulary {table!r} is of no table, expected one of {sorted(schema.tables)}"
                 )
-        self._partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.partial")
-        self._shards = ShardWriter(self._partial, "written", schema, source, shard_bytes)
-        self._written = self._shards.written
+        self._folder, self._shard_bytes = working_folder(self._path, "partial"), shard_bytes
 
     def __enter__(self) -> StoreWriter:
-        self._partial.mkdir(parents=True)
+        self._partial = self._folder.__enter__()
+        self._shards = ShardWriter(self._partial, "written", self._schema, self._source, self._shard_bytes)
+        self._written = self._shards.written
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
@@ -89,7 +91,7 @@ class StoreWriter:
             if kind is None:
                 self._finish()
         finally:
-            shutil.rmtree(self._partial, ignore_errors=True)
+            self._folder.__exit__(kind, error, traceback)
 
     def write(self, block: Block) -> None:
         """Appends a block.

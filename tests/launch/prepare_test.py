@@ -1,4 +1,6 @@
+import functools
 import pathlib
+import resource
 import subprocess
 import sys
 
@@ -45,6 +47,16 @@ def test_a_mistake_is_one_sentence(tmp_path):
     done = _run(*_log(tmp_path, click=2))
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "column 'click', row 2" in done.stderr
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["log.csv", "spec.py"]
+
+
+def test_a_full_disk_is_not_taken_for_a_damaged_log(tmp_path):
+    command = [sys.executable, LAUNCH, *_log(tmp_path)]
+    limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (512, 512))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, preexec_fn=limit)
+    assert done.returncode == 2
+    sentence = f"cannot write {tmp_path}/store: File too large: free some space and repeat the command"
+    assert done.stderr.splitlines()[-1] == f"error: {sentence}"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["log.csv", "spec.py"]
 
 
