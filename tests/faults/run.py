@@ -50,9 +50,11 @@ class Harness:
             for index in range(2):
                 job, start = Job(name, self.folder / f"{name}_alone_{index}", self.folder), time.monotonic()
                 for process in job.start():
-                    ended = process.end()
+                    ended = process.end(300)
                     assert ended.returncode == 0, ended.stderr
-                found.append((job.result(), time.monotonic() - start))
+                seconds = time.monotonic() - start
+                with _reading:
+                    found.append((job.result(), seconds))
             assert differences(found[0][0], found[1][0]) == []
             self._alone[name] = found[1]
         return self._alone[name]
@@ -138,8 +140,6 @@ def main() -> int:
     indices = given.only or range(given.tries)
     with tempfile.TemporaryDirectory(prefix="faults_") as folder:
         harness, tries = Harness(Path(folder), given.seed), []
-        for name in {PAIRS[index % len(PAIRS)][1] for index in indices}:
-            harness.alone(name)
 
         def attempt(index: int) -> dict[str, Any] | None:
             fault, name = PAIRS[index % len(PAIRS)]
@@ -152,6 +152,8 @@ def main() -> int:
                 return {**row, "codes": [], "findings": [traceback.format_exc()]}
 
         with futures.ThreadPoolExecutor(given.side_by_side) as pool:
+            # Side by side too, so that they take as long as what is to be disturbed.
+            list(pool.map(harness.alone, sorted({PAIRS[index % len(PAIRS)][1] for index in indices})))
             for done in futures.as_completed([pool.submit(attempt, index) for index in indices]):
                 if done.result():
                     tries.append(done.result())
