@@ -46,11 +46,9 @@ class Job:
 
     def start(self, **environment: str) -> list[runs.Job]:
         """Starts its processes: the same command each time."""
-        environment = {
-            "PYTHONPATH": str(ROOT),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        } | environment
+        environment = {"PYTHONPATH": str(ROOT), **environment}
         environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(self._shared / "xla"))
+        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         if self.name == "prepare":
             flags = ["--source=logs", f"--raw={self._shared / 'raw'}", f"--spec={_HERE / 'job_spec.py'}"]
             return [runs.Job(*flags, f"--out={self.workdir}", launch="prepare", **environment)]
@@ -76,10 +74,8 @@ class Job:
         """What must be equal, by name."""
         result = {f"beside/{path.name}": "" for path in self.disk.iterdir()}
         if self.name == "prepare":
-            files = (path for path in self.workdir.rglob("*") if path.is_file())
-            return result | {
-                str(path.relative_to(self.workdir)): _digest(path.read_bytes()) for path in files
-            }
+            files = [path for path in self.workdir.rglob("*") if path.is_file()]
+            return result | {path.name: _digest(path.read_bytes()) for path in files}
         for config in self.workdir.glob("**/config.json"):
             name = str(config.parent.relative_to(self.workdir))
             result |= {f"{name}/{key}": value for key, value in _run_result(config.parent).items()}
