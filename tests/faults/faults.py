@@ -160,9 +160,10 @@ def clock_turned_back(trial: Trial) -> None:
 
 
 def damage(folder: Path, random: np.random.Generator) -> None:
-    """Truncates, removes, or flips a bit of, one of the files in a folder."""
+    """Truncates, removes, or flips a bit of, one of the files in a folder, a large one more likely."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    path = files[random.integers(len(files))]
+    sizes = np.array([1 + path.stat().st_size for path in files])
+    path = files[random.choice(len(files), p=sizes / sizes.sum())]
     content = bytearray(path.read_bytes())
     kind = random.choice(["truncated", "flipped", "removed"])
     if kind == "removed":

@@ -7,7 +7,7 @@ import pytest
 from tests.faults.faults import FAULTS
 from tests.faults.run import Harness
 
-_FAULTS = [("killed", "prepare"), ("damaged_checkpoint", "train"), ("file_size_limit", "train")]
+_FAULTS = [("killed", "prepare"), ("file_size_limit", "prepare"), ("damaged_checkpoint", "train")]
 
 
 @pytest.fixture(scope="module")
