@@ -34,9 +34,9 @@ from suan_jax.layers.dense import Dense
 from suan_jax.layers.embedding import Rows
 from suan_jax.layers.head import Head, head_macs
 from suan_jax.layers.norms import LayerNorm
-from suan_jax.layers.packing import one_candidate_per_row
 from suan_jax.layers.stack import stacked
 from suan_jax.layers.tokens import feature_macs, feature_tokens
+from suan_jax.layers.unpacking import one_candidate_per_row
 from suan_jax.models.model import Output, register
 from suan_jax.models.size import Size, SizedDefinition
 from suan_jax.schema import Schema

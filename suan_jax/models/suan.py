@@ -47,7 +47,6 @@ from suan_jax.layers.feed_forward import SwiGLU
 from suan_jax.layers.fused_attention import check_choice, fused_softmax, fuses, relation
 from suan_jax.layers.head import Head, head_macs
 from suan_jax.layers.norms import RMSNorm
-from suan_jax.layers.packing import one_candidate_per_row
 from suan_jax.layers.sparse_attention import (
     Parts,
     Pattern,
@@ -57,6 +56,7 @@ from suan_jax.layers.sparse_attention import (
 )
 from suan_jax.layers.stack import stacked
 from suan_jax.layers.tokens import TokenEmbedding, profile_tokens, token_macs
+from suan_jax.layers.unpacking import one_candidate_per_row
 from suan_jax.models.model import Output, register
 from suan_jax.models.size import Size, SizedDefinition
 from suan_jax.schema import Schema

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from suan_jax.layers import embedding
-from suan_jax.layers.packing import one_candidate_per_row
+from suan_jax.layers.unpacking import one_candidate_per_row
 from tests.random_batch import random_batch, random_schema, single_example
 
 _SCHEMA = random_schema()
