@@ -19,6 +19,7 @@ from suan_jax.training.restore import restore_learnt
 from suan_jax.training.setup import Setup
 from suan_jax.training.state import TrainState, inference_variables
 from suan_jax.training.warm_start import shared_ids
+from suan_jax.training.workdir import SUMMARY
 
 
 def restore_teacher(config: DistillConfig, workdir: Path, log: Log) -> tuple[Setup, TrainState, str]:
@@ -49,7 +50,7 @@ def restore_teacher(config: DistillConfig, workdir: Path, log: Log) -> tuple[Set
             state = _on_log(state, setup, log)
     except UserError as error:
         raise UserError(f"the teacher {workdir}: {error}") from error
-    if not (workdir / "summary.json").exists():
+    if not (workdir / SUMMARY).exists():
         notice(f"the teacher {workdir} has not finished: its checkpoint of step {int(state.step)} teaches")
     own = setup.config.data
     data = dataclasses.replace(config.data, max_len=own.max_len, negative_rate=own.negative_rate)

@@ -23,6 +23,7 @@ from suan_jax.scaling.drawing import (
     spread,
     words,
 )
+from suan_jax.scaling.intervals import percentiles
 from suan_jax.scaling.report import Report
 
 
@@ -80,7 +81,7 @@ def _gap_of_law(axes: Axes, report: Report, at: np.ndarray, x: np.ndarray, colou
     bound = law.parameters["E"].value
     axes.plot(at, np.abs(1 - law.predict(x) / bound), color=colour, zorder=2)
     bounds = law.sampled_parameters()["E"][:, None]
-    low, high = np.percentile(np.abs(1 - law.sampled(x) / bounds), [2.5, 97.5], axis=0)
+    low, high = percentiles(np.abs(1 - law.sampled(x) / bounds))
     axes.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0, label="95 % band", zorder=1)
     axes.set_yscale("log")
     axes.set_ylabel(gap_words(report))

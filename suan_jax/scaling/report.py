@@ -21,7 +21,7 @@ from suan_jax.scaling.laws import RESAMPLES, Law, fit
 from suan_jax.scaling.runs import read_table, table_points
 from suan_jax.table import print_table
 
-_LOSSES = ("loss", "ne")  # endings of columns that fall with scale
+LOSSES = ("loss", "ne")  # endings of columns that fall with scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def fit_table(
     """As `fit_runs`, of a table that `suan_jax.scaling.runs.read_table` read from `path`."""
     names = [name.strip() for name in x.split(",")]
     points = table_points(table, path, FORMS[form], names, y, where, compute)
-    rising = True if y.endswith("auc") else False if y.endswith(_LOSSES) else None
+    rising = True if y.endswith("auc") else False if y.endswith(LOSSES) else None
     with progress(RESAMPLES, "bootstrap") as bar:
         law = fit(points.x, points.y, form, points.y_se, rising=rising, advance=bar.advance)
     warnings = points.warnings + law.warnings

@@ -21,7 +21,7 @@ from suan_jax.errors import Preempted, UserError
 from suan_jax.notice import notice
 from suan_jax.training.joint import shared_program
 from suan_jax.training.loop import train_together
-from suan_jax.training.workdir import check_unclaimed
+from suan_jax.training.workdir import SUMMARY, check_unclaimed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,7 @@ def run_cells(
     for group in _groups(cells, together):
         names = [cell.name for cell in group]
         done += len(group)
-        if not all((directory / name / "summary.json").exists() for name in names):
+        if not all((directory / name / SUMMARY).exists() for name in names):
             notice(f"cell {done} of {len(cells)}: {', '.join(names)}")
         try:
             results = _train(group, directory)
@@ -153,7 +153,7 @@ def _train(group: Sequence[Cell], directory: Path) -> list[dict[str, Any] | User
     if not isinstance(first.config, DistillConfig):
         return list(train_together({directory / cell.name: cell.config for cell in group}).values())
     workdir, teacher = directory / first.name, directory / first.teacher if first.teacher else None
-    if teacher and not any((run / "summary.json").exists() for run in (workdir, teacher)):
+    if teacher and not any((run / SUMMARY).exists() for run in (workdir, teacher)):
         raise UserError(f"its teacher, {first.teacher}, has not finished")
     return [distill(first.config, workdir, teacher)]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from suan_jax.files import write_bytes
-from suan_jax.notice import notice
 from suan_jax.runs import csv_text
+from suan_jax.scaling.report import can_draw
 from suan_jax.studies.compare import Comparison
 from suan_jax.table import print_table
 
@@ -111,11 +111,10 @@ def _loop_cells(row: dict[str, Any]) -> list[str]:
 
 
 def _draw(comparison: Comparison, workdir: Path) -> None:
-    try:
-        from suan_jax.studies import compare_figure
-    except ImportError:
-        notice("no figure is drawn, as matplotlib is not installed: pip install -e '.[figures]'")
+    if not can_draw():
         return
+    from suan_jax.studies import compare_figure
+
     compare_figure.draw(comparison, workdir)
     if comparison.loop_rows:
         compare_figure.draw_loops(comparison, workdir)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from suan_jax.files import write_bytes, write_json
-from suan_jax.notice import notice
 from suan_jax.runs import csv_text
+from suan_jax.scaling.report import can_draw
 from suan_jax.studies.depths import DepthStudy
 from suan_jax.table import print_table
 
@@ -64,12 +64,10 @@ def write_depths(study: DepthStudy, workdir: Path) -> None:
     """
     write_json(workdir / "depths.json", dataclasses.asdict(study))
     write_bytes(workdir / "depths.csv", csv_text(_points(study)).encode())
-    try:
+    if can_draw():
         from suan_jax.studies import depths_figure
-    except ImportError:
-        notice("no figure is drawn, as matplotlib is not installed: pip install -e '.[figures]'")
-        return
-    depths_figure.draw(study, workdir)
+
+        depths_figure.draw(study, workdir)
 
 
 def _points(study: DepthStudy) -> Iterator[dict[str, Any]]:
