@@ -98,4 +98,4 @@ def dense_optimizer(config: OptimizerConfig, logical_axes: Any) -> optax.Gradien
 
 def global_norm(tree: Any) -> jax.Array:
     """Euclidean norm over all leaves, in float32."""
-    return optax.global_norm(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree))
+    return optax.tree.norm(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree))
