@@ -60,7 +60,7 @@ def run(main: Callable[[Sequence[str]], int | None], passes_on: bool = False) ->
     except MemoryError as error:
         _end(f"error: memory is not enough ({error}): ask for less", UserError.exit_code)
     except Exception as error:
-        if not (place := _full_disk(error)):
+        if not (place := full_disk(error)):
             raise
         _end(f"error: {place}: free some space and repeat the command", UserError.exit_code)
 
@@ -76,7 +76,7 @@ def _end(sentence: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _full_disk(error: BaseException | None) -> str:
+def full_disk(error: BaseException | None) -> str:
     """Says which disk is full if that is what `error`, or what it arose from, comes down to; else empty."""
     while error is not None:
         number, name = getattr(error, "errno", None), getattr(error, "filename", None)

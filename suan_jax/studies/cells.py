@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from suan_jax.cli import full_disk
 from suan_jax.config import Config
 from suan_jax.config_check import check_names, validate
 from suan_jax.config_dict import model_class, swapped
@@ -162,6 +163,8 @@ def _sentence(error: Exception) -> str:
     """What befell a cell, in one line."""
     if isinstance(error, UserError):
         return str(error)
+    if place := full_disk(error):
+        return f"{place}: free some space and repeat the command"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
     return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}: {text[:300]}"

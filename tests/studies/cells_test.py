@@ -101,3 +101,15 @@ def test_cells_of_one_program_train_together(trained, tmp_path, together):
 def test_together_is_a_positive_number(tmp_path):
     with pytest.raises(UserError, match="--together is 0, expected at least 1"):
         run_cells(_cells(0), tmp_path, together=0)
+
+
+def test_a_full_disk_is_named_however_long_the_error(tmp_path, monkeypatch):
+    def fail(group, directory):
+        error = ValueError("x" * 400 + ": File too large")
+        error.filename = "runs/x/checkpoints"
+        raise error
+
+    monkeypatch.setattr(cells, "_train", fail)
+    _, failures = run_cells([Cell("a", _BASE)], tmp_path)
+    sentence = "cannot write runs/x/checkpoints: File too large: free some space and repeat the command"
+    assert failures == {"a": sentence}
