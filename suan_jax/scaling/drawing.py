@@ -95,7 +95,7 @@ def dots(axes: Axes, report: Report, at: np.ndarray, chosen: np.ndarray, style: 
         )
 
 
-def equation(law: Law) -> str:
+def tex_equation(law: Law) -> str:
     """The law with its numbers, in TeX."""
     value = {name: each.value for name, each in law.parameters.items()}
     sign = "-" if law.rising else "+"

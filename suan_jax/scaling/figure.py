@@ -14,13 +14,13 @@ from suan_jax.scaling.drawing import (
     LINE,
     curve,
     dots,
-    equation,
     gap,
     gap_words,
     keep_to_points,
     legend_entries,
     log_x,
     spread,
+    tex_equation,
     words,
 )
 from suan_jax.scaling.intervals import percentiles
@@ -68,7 +68,7 @@ def _one_axis(drawn: Figure, report: Report, panels: int) -> None:
         dots(axes, report, at, chosen, look(index), name)
         for panel in more:
             gap(panel, report, at, chosen, look(index), name)
-    curve(axes, law, grid, x, colour, equation(law))
+    curve(axes, law, grid, x, colour, tex_equation(law))
     axes.set_ylabel(words(report.y))
     _legend(axes, report)
     for panel in more:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from suan_jax.scaling.drawing import HELD, LINE, curve, equation, keep_to_points, log_x, spread, words
+from suan_jax.scaling.drawing import HELD, LINE, curve, keep_to_points, log_x, spread, tex_equation, words
 from suan_jax.scaling.report import Report
 
 _CURVES = 5
@@ -30,7 +30,7 @@ def draw(drawn: Figure, report: Report) -> None:
     _dots(axes, report, size, data, norm)
     _finish(drawn, axes, report, size, report.x[0], report.x[1], norm)
     axes.set_ylabel(words(report.y))
-    drawn.suptitle(equation(law), fontsize=10)
+    drawn.suptitle(tex_equation(law), fontsize=10)
     for panel in more:
         norm = LogNorm(size.min(), size.max())
         grid = spread(data)

@@ -12,7 +12,7 @@ from scipy.stats import t as student
 from suan_jax.errors import UserError
 from suan_jax.files import write_json
 from suan_jax.scaling.forms import LOG_LINEAR
-from suan_jax.scaling.report import LOSSES, can_draw, made
+from suan_jax.scaling.report import can_draw, made, rises
 from suan_jax.scaling.runs import read_points
 from suan_jax.table import print_table
 
@@ -66,7 +66,7 @@ def find_rates(runs: Path, x: str, y: str = "auc", where: str = "") -> Rates:
       UserError: if the runs are not right, or a size has fewer than three rates.
     """
     found = read_points(runs, LOG_LINEAR, [x, "learning_rate"], y, where)
-    sign = -1 if y.endswith(LOSSES) else 1
+    sign = -1 if rises(y) is False else 1
     optima = [
         _optimum(size, found.x[found.x[:, 0] == size, 1], found.y[found.x[:, 0] == size], sign, x)
         for size in np.unique(found.x[:, 0])

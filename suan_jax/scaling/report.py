@@ -21,8 +21,6 @@ from suan_jax.scaling.laws import RESAMPLES, Law, fit
 from suan_jax.scaling.runs import read_table, table_points
 from suan_jax.table import print_table
 
-LOSSES = ("loss", "ne")  # endings of columns that fall with scale
-
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -58,8 +56,8 @@ def fit_runs(runs: Path, x: str, y: str, form: str, where: str = "", compute: st
     Args:
       runs: a CSV file, a sweep's work directory, or a directory with work directories in it.
       x: columns, or SQL expressions of them, separated by commas.
-      y: column; one that ends in "auc" rises with scale, one that ends in "loss" or "ne" falls, others do as
-        their points do.
+      y: column; "auc" and "gauc" rise with scale, "loss" and "ne" fall, also as the last word of a name like
+        "log_loss"; others do as their points do.
       form: of `suan_jax.scaling.fit`.
       where: a condition in SQL that runs must meet.
       compute: column of the FLOPs of training; train_flops, where there is one, if empty.
@@ -76,11 +74,16 @@ def fit_table(
     """As `fit_runs`, of a table that `suan_jax.scaling.runs.read_table` read from `path`."""
     names = [name.strip() for name in x.split(",")]
     points = table_points(table, path, FORMS[form], names, y, where, compute)
-    rising = True if y.endswith("auc") else False if y.endswith(LOSSES) else None
     with progress(RESAMPLES, "bootstrap") as bar:
-        law = fit(points.x, points.y, form, points.y_se, rising=rising, advance=bar.advance)
+        law = fit(points.x, points.y, form, points.y_se, rising=rises(y), advance=bar.advance)
     warnings = points.warnings + law.warnings
     return Report(law, names, y, where, points.excluded, warnings, points.compute)
+
+
+def rises(y: str) -> bool | None:
+    """Whether a column rises with scale, by the last word of its name; None if that does not tell."""
+    word = y.rpartition("_")[2]
+    return True if word.endswith("auc") else False if word in ("loss", "ne") else None
 
 
 def equation(law: Law) -> str:
