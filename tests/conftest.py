@@ -11,7 +11,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}"  # of
 _TESTS = pathlib.Path(__file__).parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+@pytest.hookimpl(tryfirst=True)  # before xdist 3.8 reads the marks, which it does in vain from pytest 9.2 on
 def pytest_collection_modifyitems(items):
     """Tests that share what is expensive to make run in one process: those of a folder, or of a model."""
     for item in items:
