@@ -8,7 +8,6 @@ keyboard, 141 its output was no longer read, 1 anything else, with a traceback.
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import inspect
 import logging
@@ -23,13 +22,12 @@ from typing import Any, NoReturn
 from absl import app, flags
 from absl import logging as absl_logging
 
-from suan_jax.errors import Preempted, UserError, nearest
+from suan_jax.errors import Preempted, UserError, full_disk, nearest
 from suan_jax.notice import notice
 
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
 _INTERRUPTED = 128 + 2  # what a shell reports of a process that SIGINT ended
 _BROKEN_PIPE = 128 + 13  # likewise SIGPIPE
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last, of a limit on the size of files
 _ILLEGAL = re.compile(r"flag --(?P<name>[^=]+)=(?P<value>.*?): (?P<reason>.*)", re.DOTALL)
 
 
@@ -74,18 +72,6 @@ def _report_unraisable(unraisable: Any) -> None:
 def _end(sentence: str, code: int) -> NoReturn:
     print(" ".join(sentence.split()), file=sys.stderr)
     sys.exit(code)
-
-
-def full_disk(error: BaseException | None) -> str:
-    """Says which disk is full if that is what `error`, or what it arose from, comes down to; else empty."""
-    while error is not None:
-        number, name = getattr(error, "errno", None), getattr(error, "filename", None)
-        for code in _FULL:
-            # Libraries in C++ report only the text.
-            if number == code or os.strerror(code) in str(error):
-                return f"cannot write {name}: {os.strerror(code)}" if name else os.strerror(code)
-        error = error.__cause__ or error.__context__
-    return ""
 
 
 def _parse_flags(argv: Sequence[str], passes_on: bool = False) -> list[str]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last, of a limit on the size of files
 
 
 class UserError(Exception):
@@ -28,3 +32,15 @@ class Preempted(Exception):
 def nearest(name: str, known: Iterable[str]) -> str:
     """The one of the `known` names that `name` was most likely meant to be; empty if none is known."""
     return next(iter(difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)), "")
+
+
+def full_disk(error: BaseException | None) -> str:
+    """Says which disk is full if that is what `error`, or what it arose from, comes down to; else empty."""
+    while error is not None:
+        number, name = getattr(error, "errno", None), getattr(error, "filename", None)
+        for code in _FULL:
+            # Libraries in C++ report only the text.
+            if number == code or os.strerror(code) in str(error):
+                return f"cannot write {name}: {os.strerror(code)}" if name else os.strerror(code)
+        error = error.__cause__ or error.__context__
+    return ""

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from suan_jax import cli
+from suan_jax.errors import full_disk
 
 _JOB = '''
 """Does a job.
@@ -155,10 +155,10 @@ def test_a_full_disk_is_found_behind_other_errors():
         except OSError as error:
             raise RuntimeError("saving failed") from error
     except RuntimeError as error:
-        assert cli.full_disk(error) == "cannot write runs/x/metrics.jsonl: No space left on device"
+        assert full_disk(error) == "cannot write runs/x/metrics.jsonl: No space left on device"
     text = ValueError("RESOURCE_EXHAUSTED: writing d/0: [OS error 28: No space left on device]")
-    assert cli.full_disk(text) == "No space left on device"
-    assert cli.full_disk(ValueError("oh")) == ""
+    assert full_disk(text) == "No space left on device"
+    assert full_disk(ValueError("oh")) == ""
 
 
 _TRAIN = '''

@@ -117,24 +117,18 @@ class _Job:
     shared: Path
 
 
+def _frames(raw: RawLog) -> dict[str, pl.LazyFrame]:
+    frames = {"impressions": raw.impressions, "events": raw.events, "users": raw.users}
+    return {name: frame for name, frame in frames.items() if frame is not None}
+
+
 def _pieces(raw: RawLog) -> list[Piece]:
     given = raw.pieces(ROWS_PER_PIECE)
-    frames = {"impressions": raw.impressions, "events": raw.events, "users": raw.users}
-    return [
-        (name, piece)
-        for name, frame in frames.items()
-        if frame is not None
-        for piece in given.get(name, [frame])
-    ]
+    return [(name, piece) for name, frame in _frames(raw).items() for piece in given.get(name, [frame])]
 
 
 def _without_rows(raw: RawLog) -> RawLog:
-    frames = {"impressions": raw.impressions, "events": raw.events, "users": raw.users}
-    empty = {
-        name: pl.LazyFrame(schema=frame.collect_schema())
-        for name, frame in frames.items()
-        if frame is not None
-    }
+    empty = {name: pl.LazyFrame(schema=frame.collect_schema()) for name, frame in _frames(raw).items()}
     return dataclasses.replace(raw, **empty, pieces=dict)
 
 

@@ -9,7 +9,7 @@ import polars as pl
 from rich.console import Console
 
 from suan_jax.config import SyntheticConfig
-from suan_jax.data.preparation import prepare
+from suan_jax.data.preparation import check_out, prepare
 from suan_jax.data.preparation_summary import Summary
 from suan_jax.data.sources import SOURCES
 from suan_jax.data.sources.log_spec import load_spec
@@ -53,8 +53,7 @@ def prepare_store(
     if min_count < 1:
         raise UserError(f"--min_count={min_count} is below 1, the least that keeps every value")
     check_local(out)
-    if Path(out).exists():
-        raise UserError(f"--out={out} exists already, expected the path of a new store")
+    check_out(out)
     if source == SYNTHETIC:
         if raw:
             raise UserError(f"--raw={raw} is not read by --source={SYNTHETIC}, which has no raw files")

@@ -12,13 +12,12 @@ from typing import Any
 
 import jax
 
-from suan_jax.cli import full_disk
 from suan_jax.config import Config
 from suan_jax.config_check import check_names, validate
 from suan_jax.config_dict import model_class, swapped
 from suan_jax.distillation import DistillConfig, distill
 from suan_jax.distillation.config import check_distillation
-from suan_jax.errors import Preempted, UserError
+from suan_jax.errors import Preempted, UserError, full_disk
 from suan_jax.notice import notice
 from suan_jax.training.joint import shared_program
 from suan_jax.training.loop import train_together
