@@ -11,7 +11,7 @@ Writes what launch/compare.py does, and a table and a figure by loops. The headl
 are tuned, is of no loops; for StackCTR(3) it is of all of them, and so it is for the loss of the last depth
 alone, whose other depths nothing trains. Data and settings are those of configs/compare.py.
 
-Cost: 77 runs; a step of three loops takes about twice as long as one of none.
+Cost: 84 runs; a step of three loops takes about twice as long as one of none.
 """
 
 from suan_jax.config import DataConfig, OptimizerConfig, TrainConfig
@@ -30,6 +30,7 @@ ENTRIES = {
     "StackCTR(3)": {**LOOPED, "model.name": "stackctr", "model.inferred_loops": 3},
     "no hyper-connections": {**LOOPED, "model.streams": 1},
     "no experts": {**LOOPED, "model.experts": 1},
+    "no experts (0/0)": {**LOOPED, "model.experts": 1, "model.trained_loops": 0},
     "last depth's loss": {**LOOPED, "model.inferred_loops": 3, "model.depth_weights": (0.0, 0.0, 0.0, 1.0)},
 }
 

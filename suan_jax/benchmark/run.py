@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from suan_jax.benchmark import attention, fuxictr, serving, step, tables
+from suan_jax.benchmark import attention, fuxictr, loops, serving, step, tables
 from suan_jax.benchmark import input as input_suite
 from suan_jax.errors import UserError, nearest
 from suan_jax.files import write_json
@@ -19,6 +19,7 @@ from suan_jax.table import print_table
 
 SUITES = {
     "step": step,
+    "loops": loops,
     "attention": attention,
     "tables": tables,
     "input": input_suite,

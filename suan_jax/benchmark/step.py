@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from suan_jax.batch import Batch
 from suan_jax.benchmark import hardware
 from suan_jax.benchmark.random_inputs import full_batch
 from suan_jax.benchmark.timing import Timing, interleaved
@@ -19,6 +20,7 @@ from suan_jax.models.model import ModelDefinition
 from suan_jax.models.suan import Suan
 from suan_jax.training.setup import Setup, set_up
 from suan_jax.training.sharding import place_batch
+from suan_jax.training.step import TrainStep
 
 COLUMNS = (
     *("name", "width", "layers", "max_len", "candidates", "batch_size", "dtype", "ms", "ms_low", "ms_high"),
@@ -85,8 +87,11 @@ def measure(size: Size, repeats: int = 15) -> Iterator[dict[str, Any]]:
     """
     variants = _variants(size)
     try:
-        setups = {name: _set_up(size, *variant) for name, variant in variants.items()}
-        timings = interleaved({name: _stepper(setup) for name, setup in setups.items()}, repeats)
+        setups = {
+            name: set_up_step(model, size.max_len, size.batch_size, size.items, candidates)
+            for name, (model, candidates) in variants.items()
+        }
+        timings = interleaved({name: stepper(setup) for name, setup in setups.items()}, repeats)
     except jax.errors.JaxRuntimeError as error:  # most often, out of memory
         yield _skipped(size, str(error).partition("\n")[0])
         return
@@ -117,29 +122,49 @@ def _skipped(size: Size, reason: str) -> dict[str, Any]:
     return {"name": ", ".join(_variants(size)), **dataclasses.asdict(size), "skipped": reason}
 
 
-def _set_up(size: Size, model: ModelDefinition, candidates: int) -> Setup:
+def set_up_step(
+    model: ModelDefinition, max_len: int, batch_size: int, items: int, candidates: int = 1
+) -> Setup:
+    """The training step of a model.
+
+    Args:
+      model: the model.
+      max_len: L.
+      batch_size: examples of a step.
+      items: items of the catalogue.
+      candidates: M; above 1, rows are of candidates across time.
+    """
     packing = {"packing": "time", "candidates": candidates} if candidates > 1 else {}
-    synthetic = SyntheticConfig(users=512, items=size.items)  # few, for no user is read
+    synthetic = SyntheticConfig(users=512, items=items)  # few, for no user is read
     return set_up(
         Config(
             model=model,
-            data=DataConfig(synthetic=synthetic, max_len=size.max_len, **packing),
-            train=TrainConfig(batch_size=size.batch_size, eval_batch_size=size.batch_size),
+            data=DataConfig(synthetic=synthetic, max_len=max_len, **packing),
+            train=TrainConfig(batch_size=batch_size, eval_batch_size=batch_size),
         )
     )
 
 
-def _stepper(setup: Setup) -> Callable[[int], Any]:
-    """Takes the training step `number`; the state, donated to it, is kept inside."""
-    config = setup.config
-    random = np.random.default_rng(0)  # the same batches for every model
+def device_batches(setup: Setup) -> list[Batch]:
+    """Batches to take in turns, on the device; the same ones for every model."""
+    config, random = setup.config, np.random.default_rng(0)
     max_len, candidates = config.data.max_len, config.data.candidates
     rows = config.train.batch_size // candidates
-    batches = [
+    return [
         place_batch(setup.mesh, full_batch(random, setup.log.schema, rows, max_len, candidates))
         for _ in range(_BATCHES)
     ]
-    step = setup.compile_step()
+
+
+def stepper(setup: Setup, step: TrainStep | None = None) -> Callable[[int], Any]:
+    """Takes the training step `number`; the state, donated to it, is kept inside.
+
+    Args:
+      setup: of `set_up_step`.
+      step: what it compiles to, if that is there already.
+    """
+    batches = device_batches(setup)
+    step = step or setup.compile_step()
     state = setup.fresh_state()
 
     def call(number: int) -> Any:

@@ -5,7 +5,7 @@ import sys
 import jax
 import pytest
 
-from suan_jax.benchmark import attention, fuxictr, run, serving, step, tables
+from suan_jax.benchmark import attention, fuxictr, loops, run, serving, step, tables
 from suan_jax.benchmark import input as input_suite
 from suan_jax.config import SyntheticConfig
 from suan_jax.errors import UserError
@@ -48,6 +48,18 @@ def test_packed_step_rows_are_of_as_many_examples(quick_compilation):
     assert packed["tokens_per_second"] == pytest.approx(2 * 5 / packed["ms"] * 1e3)
     assert alone["tokens_per_second"] == pytest.approx(4 * 4 / alone["ms"] * 1e3)
     assert positive(packed, "ratio_to_unpacked", "flops_per_second")
+
+
+def test_loops_rows_hold_what_they_promise(quick_compilation):
+    size = loops.Size(max_len=3, batch_size=4, head=(4,), items=1024)
+    rows = list(loops.measure(size, loops=(0, 2), repeats=2))
+    names = [("loopctr", 0), ("loopctr", 2), ("loopctr, remat", 2), ("stackctr", 2)]
+    assert [(row["name"], row["loops"]) for row in rows] == names
+    for row in rows:
+        assert positive(row, *TIMES, "compile_seconds", "temporary_bytes", "ratio_to_no_loops")
+        assert row["width"] == 64
+    assert rows[0]["ms_per_loop"] is None and rows[0]["ratio_to_no_loops"] == 1.0
+    assert rows[1]["ms_per_loop"] == pytest.approx((rows[1]["ms"] - rows[0]["ms"]) / 2)
 
 
 def test_serving_rows_hold_what_they_promise(quick_compilation, monkeypatch):

@@ -1,0 +1,99 @@
+"""What loops cost in training: LoopCTR by its loops, with and without remat, beside StackCTR."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from suan_jax.benchmark import hardware
+from suan_jax.benchmark.step import device_batches, set_up_step, stepper
+from suan_jax.benchmark.timing import interleaved
+from suan_jax.models.loopctr import LoopCtr, StackCtr
+
+COLUMNS = (
+    *("name", "loops", "width", "max_len", "batch_size", "dtype", "compile_seconds", "temporary_bytes"),
+    *("ms", "ms_low", "ms_high", "ms_per_loop", "ratio_to_no_loops"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Sizes of a step; the model's own are those of its grade 1.
+
+    Attributes:
+      max_len: L, all of it events.
+      batch_size: examples of a step.
+      head: widths of the head.
+      items: items of the catalogue.
+    """
+
+    max_len: int
+    batch_size: int
+    head: tuple[int, ...] = (1024, 512, 256)
+    items: int = 100_000
+
+
+SMALL, LARGE = Size(50, 64), Size(200, 256)
+LOOPS = (0, 1, 3, 12)
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    """The rows of this machine."""
+    yield from measure(LARGE if hardware.accelerated() else SMALL)
+
+
+def measure(size: Size, loops: tuple[int, ...] = LOOPS, repeats: int = 15) -> Iterator[dict[str, Any]]:
+    """Compiles every training step, and times all in turns.
+
+    Args:
+      size: what to measure.
+      loops: of training, ascending from 0.
+      repeats: measurements of each.
+
+    Yields:
+      A row each: seconds of lowering and compiling (next to none if
+      JAX_COMPILATION_CACHE_DIR holds the program); bytes of the
+      program's temporaries, as XLA plans them; ms of a step with its quartiles; ms that a loop adds to the
+      step without loops, and the ratio to that step.
+    """
+    dtype = "bfloat16" if hardware.accelerated() else "float32"
+    models = {
+        (name, n): kind(trained_loops=n, head=size.head, dtype=dtype, remat=remat)
+        for name, kind, remat in (
+            ("loopctr", LoopCtr, False),
+            ("loopctr, remat", LoopCtr, True),
+            ("stackctr", StackCtr, False),
+        )
+        for n in loops
+        if n or name == "loopctr"  # without loops they are one model
+    }
+    compiled, calls = {}, {}
+    for key, model in models.items():
+        setup = set_up_step(model, size.max_len, size.batch_size, size.items)
+        step = jax.jit(setup.compile_step(), donate_argnums=0)
+        start = time.perf_counter()
+        program = step.lower(setup.abstract, device_batches(setup)[0]).compile()
+        compiled[key] = {
+            "width": model.size(setup.log.schema).width,
+            "compile_seconds": time.perf_counter() - start,
+            "temporary_bytes": program.memory_analysis().temp_size_in_bytes,
+        }
+        calls[key] = stepper(setup, program)
+    timings = interleaved(calls, repeats)
+    least = timings["loopctr", loops[0]]
+    for (name, n), timing in timings.items():
+        yield {
+            "name": name,
+            "loops": n,
+            "max_len": size.max_len,
+            "batch_size": size.batch_size,
+            "dtype": dtype,
+            **compiled[name, n],
+            **timing.fields(),
+            "ms_per_loop": (timing.median() - least.median()) * 1e3 / n if n else None,
+            "ratio_to_no_loops": timing.ratio(least),
+        }
