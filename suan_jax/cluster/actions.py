@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from suan_jax.cluster import shell
-from suan_jax.cluster.job import Job, parse_job
+from suan_jax.cluster.job import Job, check_name, parse_job
 from suan_jax.cluster.shell import Command
 from suan_jax.errors import UserError
 
@@ -65,12 +65,14 @@ def act(
       run: how the commands of `start` are run.
 
     Raises:
-      UserError: if two things are asked for, or a command fails.
+      UserError: if two things are asked for, the name is none, or a command fails.
     """
     asked = [name for name in actions if flags.FLAGS[name].value]
     if len(asked) > 1:
         raise UserError(f"--{asked[0]} and --{asked[1]} are given, expected one of them")
-    commands = actions[asked[0]](flags.FLAGS["name"].value) if asked else start()
+    name = flags.FLAGS["name"].value
+    check_name(name)
+    commands = actions[asked[0]](name) if asked else start()
     if flags.FLAGS["dry-run"].value:
         shell.show(commands)
     elif asked:

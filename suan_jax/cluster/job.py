@@ -45,6 +45,19 @@ IN_PARTS = ("launch/sweep.py",)
 """Those that run as parts side by side."""
 
 
+def check_name(name: str) -> None:
+    """Checks that all clusters, and the shells on the way to them, take a name as no more than that.
+
+    Raises:
+      UserError: if not.
+    """
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", name):
+        raise UserError(
+            f"--name={name} is not a name on a cluster, expected at most 40 lower-case letters, digits and "
+            "hyphens that start with a letter"
+        )
+
+
 def parse_job(name: str, text: str, files: tuple[str, ...]) -> Job:
     """A job from its command line.
 
@@ -57,12 +70,13 @@ def parse_job(name: str, text: str, files: tuple[str, ...]) -> Job:
       UserError: if a cluster does not take the name, the file is none of `files`, or its work directory
         would be another on every machine.
     """
-    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", name):
+    check_name(name)
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
         raise UserError(
-            f"--name={name} is not a name on a cluster, expected at most 40 lower-case letters, digits and "
-            "hyphens that start with a letter"
-        )
-    words = shlex.split(text)
+            f"--job={text} cannot be split into words ({error}), expected its quotes in pairs"
+        ) from error
     if not words or words[0] not in files:
         raise UserError(f"--job={text} starts with no job for this, expected {' or '.join(files)}")
     workdirs = [word.partition("=")[2] for word in words if word.startswith("--workdir=")]

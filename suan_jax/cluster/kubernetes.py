@@ -115,10 +115,11 @@ def apply(manifest: dict[str, Any]) -> list[Command]:
 
 def _hosts(topology: str, chips: int) -> int:
     try:
-        total = math.prod(int(size) for size in topology.split("x"))
+        sizes = [int(size) for size in topology.split("x")]
     except ValueError:
-        total = 0
-    if total < 1 or total % chips:
+        sizes = [0]
+    total = math.prod(sizes)
+    if min(sizes) < 1 or total % chips:
         raise UserError(f"--topology={topology} is no grid of hosts with {chips} chips, such as 16x16")
     return total // chips
 

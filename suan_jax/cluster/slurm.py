@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 import sys
 
@@ -41,8 +42,10 @@ def script(job: Job, nodes: Nodes, parts: int = 0) -> str:
       parts: elements of the array, each of which runs its share of a sweep's cells; 0 for no array.
 
     Raises:
-      UserError: if a part of a sweep is to have several nodes.
+      UserError: if a part of a sweep is to have several nodes, or the partition is no name.
     """
+    if not re.fullmatch(r"[\w.,-]*", nodes.partition):
+        raise UserError(f"--partition={nodes.partition} is no name of a partition, nor several with commas")
     if parts and nodes.nodes > 1:
         raise UserError(f"--nodes={nodes.nodes} is too many, expected 1, as a part of a sweep runs on one")
     options = [

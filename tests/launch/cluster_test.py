@@ -69,6 +69,12 @@ def test_a_dry_run_prints_the_golden_text(case):
         (("slurm", SWEEP, "--parts=2", "--nodes=2"), "--nodes=2 is too many"),
         (("tpu_pod", SLICE[0], TRAIN), "--accelerator is missing"),
         (("slurm", TRAIN, "--name=Suan_1"), "--name=Suan_1 is not a name on a cluster"),
+        (("slurm", "--logs", "--name=$(touch x)"), "--name=$(touch x) is not a name on a cluster"),
+        (("kubernetes_sweep", "--stop", "--name=--all"), "--name=--all is not a name on a cluster"),
+        (("slurm", "--stop", "--name="), "--name= is not a name on a cluster"),
+        (("slurm", f"{TRAIN} 'x"), "cannot be split into words (No closing quotation)"),
+        (("slurm", TRAIN, "--partition=a\ntouch x"), "--partition=a touch x is no name of a partition"),
+        (("gke", *PODS, TRAIN, "--topology=-4x-4"), "--topology=-4x-4 is no grid of hosts"),
         (("slurm", TRAIN), "sbatch is not installed on this machine"),
     ],
 )
