@@ -19,8 +19,8 @@ class OfficialCsv(RawTable):
     """Comma-separated files, read as text; an empty field and the word NULL are missing values.
 
     Spaces around the names of a header are dropped, and so is every row that repeats the header, as files
-    that were joined have. The official files quote nothing, so a line has as many fields as it has commas,
-    and one.
+    that were joined have. The official files quote nothing, so a quote is a letter as any other, and a line
+    has as many fields as it has commas, and one.
 
     Attributes:
       header: whether each file starts with its columns' names; else `columns` names the fields by position.
@@ -38,6 +38,7 @@ class OfficialCsv(RawTable):
             skip_rows=int(self.header),
             schema=dict.fromkeys(self.columns, pl.String),
             null_values=["NULL", ""],
+            quote_char=None,
             row_index_name=FILE_ROW,
             row_index_offset=1,
         )
@@ -95,8 +96,13 @@ def label_check(column: str) -> Check:
 
 
 def _header(file: Path) -> tuple[str, ...]:
-    with file.open(encoding="utf-8-sig") as lines:
-        return tuple(name.strip() for name in lines.readline().split(","))
+    try:
+        with file.open("rb") as lines:
+            return tuple(name.strip() for name in lines.readline().decode("utf-8-sig").split(","))
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: its header is not text in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error})") from error
 
 
 def _check_lines(file: Path, fields: int, header: bool) -> None:
@@ -105,7 +111,24 @@ def _check_lines(file: Path, fields: int, header: bool) -> None:
     bad = lines.with_columns(found.alias("found")).filter(
         (pl.col("found") != fields) & (pl.col(FILE_ROW) > 0)
     )
-    first = bad.select(FILE_ROW, "found").head(1).collect(engine="streaming")
+    try:
+        first = bad.select(FILE_ROW, "found").head(1).collect(engine="streaming")
+    except (pl.exceptions.ComputeError, OSError) as error:
+        row = _undecodable(file, header)
+        raise UserError(
+            f"{file}: row {row} is not text in UTF-8" if row else f"{file} cannot be read ({error})"
+        ) from error
     if first.height:
         row, count = first.row(0)
         raise UserError(f"{file}: row {row} has {count} fields, expected {fields}: the line is broken")
+
+
+def _undecodable(file: Path, header: bool) -> int:
+    """The first row with bytes that are not UTF-8; 0 if there is none."""
+    with file.open("rb") as lines:
+        for row, line in enumerate(lines, int(not header)):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return row
+    return 0

@@ -18,7 +18,7 @@ from suan_jax.data.sources.official_csv import OfficialCsv, integer, open_offici
 from suan_jax.data.sources.raw_table import Check
 
 VALIDATION_SHARE = 0.1  # of the rows of train.csv
-_LIST = r"^\d+(\^\d+)*$"
+_LIST = r"^\d{1,18}(\^\d{1,18})*$"  # which int64 holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def ids(column: str) -> pl.Expr:
 
 def ids_check(column: str) -> Check:
     """Values must be integers joined by "^", or missing."""
-    return Check(column, ~pl.col(column).str.contains(_LIST), 'integers joined by "^"')
+    return Check(column, ~pl.col(column).str.contains(_LIST), 'integers joined by "^", of at most 18 digits')
 
 
 def without_own(rows: pl.LazyFrame, item: str, features: Sequence[str]) -> tuple[pl.LazyFrame, int]:

@@ -91,6 +91,7 @@ def test_the_item_to_be_scored_never_closes_its_own_history(tmp_path):
         ("2,1,7,1,4,1", "column 'label', row 3 holds '2'"),
         ("1,1,,1,4,1", "column 'item_id', row 3 holds None, expected an integer"),
         ("1,1,7,1,4", "row 3 has 5 fields, expected 6"),
+        (f"1,1,7,1,4^{2**63},1^1", "column 'item_history', row 3 holds '4^9223372036854775808', expected"),
         ("1,1,7,1,4 7,1^1", "column 'item_history', row 3 holds '4 7'"),
     ],
 )

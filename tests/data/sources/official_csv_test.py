@@ -1,3 +1,5 @@
+import gzip
+
 import pytest
 
 from suan_jax.data.sources.official_csv import integer, integer_check, label_check, open_official
@@ -45,6 +47,25 @@ def test_a_file_without_a_header_is_read_by_position(tmp_path):
 def test_the_form_of_every_line_is_checked(tmp_path, content, message):
     with pytest.raises(UserError, match=message):
         _open(tmp_path / "x.csv", content)
+
+
+def test_a_quote_joins_no_lines(tmp_path):
+    table = _open(tmp_path / "x.csv", b'a,c\n"1,2\n3",4\n5,6\n')
+    assert table.scan(("a", "c")).collect()["a"].to_list() == ['"1', '3"', "5"]
+
+
+@pytest.mark.parametrize(
+    ("content", "header", "message"),
+    [
+        (b"a,\xff\n1,2\n", True, "its header is not text in UTF-8"),
+        (b"a,c\n1,2\n3,\xff\n", True, "row 2 is not text in UTF-8"),
+        (b"1,2\n3,\xff\n", False, "row 2 is not text in UTF-8"),
+        (gzip.compress(b"1,2\n")[:-12], False, "row 1 is not text in UTF-8"),
+    ],
+)
+def test_what_is_no_text_is_named(tmp_path, content, header, message):
+    with pytest.raises(UserError, match=f"x.csv:? {message}"):
+        _open(tmp_path / "x.csv", content, header)
 
 
 def test_files_of_one_table_have_one_header(tmp_path):
