@@ -6,6 +6,7 @@ import contextlib
 import csv
 import gzip
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -33,8 +34,8 @@ def check_form(file: Path, fields: int) -> None:
     try:
         if not pl.scan_lines(file, name=_LINE).select(odd.any()).collect(engine="streaming").item():
             return
-    except pl.exceptions.ComputeError:
-        pass  # invalid UTF-8, whose row is found below
+    except (pl.exceptions.ComputeError, OSError):
+        pass  # invalid UTF-8, whose row is found below, or damage
     row = 0
     try:
         with _open(file) as text, _any_field_size():
@@ -54,7 +55,7 @@ def check_form(file: Path, fields: int) -> None:
         raise UserError(f"{file}: {f'row {row}' if row else 'its header'} is not text in UTF-8") from None
     except csv.Error as error:
         raise UserError(f"{file}: row {row + 1} has a quote that is not closed right ({error})") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file} cannot be read ({error})") from error
 
 

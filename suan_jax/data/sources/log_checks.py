@@ -30,6 +30,7 @@ from suan_jax.data.sources.raw_table import (
     raw_checks,
     require_single,
     time_checks,
+    value_checks,
 )
 from suan_jax.errors import UserError
 from suan_jax.schema import GROUPS
@@ -187,6 +188,7 @@ def _column_checks(table: RawTable, columns: list[Column]) -> list[Check]:
                 raise UserError(
                     f"{table.name}: column {column.name!r} is of type {dtype}, expected {expected}"
                 )
+            checks.extend(value_checks(table, column.name))
         elif isinstance(column, Numeric | Bucketed):
             require_single(table, column.name)
             checks.append(number_check(column.name))

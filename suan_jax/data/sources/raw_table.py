@@ -113,17 +113,23 @@ class RawTable:
             raise UserError(f"{file} is empty, expected at least one row")
 
     def require(self, columns: Sequence[str]) -> None:
-        """Checks that all files have these columns.
+        """Checks that all files have these columns, of types that go together.
 
         Raises:
-          UserError: naming the first that is missing.
+          UserError: naming the first that is missing, or of another type than in the first file.
         """
+        types = self._scan(self.files[0]).collect_schema()
         for file in self.files:
             there = self._scan(file).collect_schema()
             for column in columns:
                 if column not in there:
                     raise UserError(
                         f"{file}: column {column!r} is missing, expected one of {', '.join(there.names())}"
+                    )
+                if not _go_together(types[column], there[column]):
+                    raise UserError(
+                        f"{file}: column {column!r} is of type {there[column]}, expected "
+                        f"{types[column]} as in {self.files[0]}"
                     )
 
     def scan(self, columns: Sequence[str]) -> pl.LazyFrame:
@@ -149,9 +155,9 @@ class RawTable:
             before += total
         return [dataclasses.replace(self, window=window) for window in windows]
 
-    def dtype(self, column: str) -> pl.DataType:
-        """Type of a column in the first file."""
-        return self._scan(self.files[0]).collect_schema()[column]
+    def dtype(self, column: str, file: Path | None = None) -> pl.DataType:
+        """Type of a column in a file, the first if not given."""
+        return self._scan(file or self.files[0]).collect_schema()[column]
 
     def check(self, checks: Sequence[Check]) -> None:
         """Makes one pass over each file.
@@ -172,7 +178,7 @@ class RawTable:
             if found:
                 position, index = min(found)
                 column, expected = checks[index].column, checks[index].expected
-                value = frame.filter(row == position).select(column).collect().item()
+                value = frame.filter(row == position).select(column).collect().to_series().to_list()[0]
                 raise UserError(
                     f"{file}: column {column!r}, row {position} holds {value!r}, expected {expected}"
                 )
@@ -183,7 +189,7 @@ class RawTable:
 
     def _scan_numbered(self, file: Path) -> pl.LazyFrame:
         """The same, and `FILE_ROW`."""
-        return self._scan(file).with_row_index(FILE_ROW, offset=1)
+        return self._scan(file).drop(FILE_ROW, strict=False).with_row_index(FILE_ROW, offset=1)
 
 
 def _scan_file(path: Path) -> pl.LazyFrame:
@@ -193,12 +199,26 @@ def _scan_file(path: Path) -> pl.LazyFrame:
     return pl.scan_parquet(path).with_columns(selectors.by_dtype(pl.Categorical, pl.Enum).cast(pl.String))
 
 
+def _go_together(first: pl.DataType, other: pl.DataType) -> bool:
+    """Whether rows of both types can stand in one column."""
+    # What polars turns into none of the others, or only where no row says otherwise.
+    apart = [(dtype.is_nested(), dtype == pl.Binary, dtype == pl.Duration) for dtype in (first, other)]
+    if apart[0] != apart[1]:
+        return False
+    try:
+        frames = [pl.LazyFrame(schema={"": dtype}) for dtype in (first, other)]
+        pl.concat(frames, how="vertical_relaxed").collect_schema()
+    except pl.exceptions.SchemaError:  # such as times in two zones
+        return False
+    return True
+
+
 def _columns(path: Path) -> tuple[str, ...]:
     try:
         return tuple(_scan_file(path).collect_schema())
     except pl.exceptions.NoDataError:
         raise UserError(f"{path} is empty, expected a header and rows") from None
-    except pl.exceptions.ComputeError as error:
+    except (pl.exceptions.ComputeError, OSError) as error:
         raise UserError(f"{path} cannot be read: it is damaged, or of another kind ({error})") from error
 
 
@@ -233,18 +253,37 @@ def raw_checks(table: RawTable, column: str) -> list[Check]:
       UserError: as `require_single`, or if a column of bytes is no text.
     """
     require_single(table, column)
-    dtype, value = table.dtype(column), pl.col(column)
-    if dtype == pl.Binary():
+    return value_checks(table, column)
+
+
+def value_checks(table: RawTable, column: str) -> list[Check]:
+    """The same of a column's values, or of those of its lists.
+
+    Raises:
+      UserError: if they are spans of time, or bytes that are no text.
+    """
+    dtype, value, element = table.dtype(column), pl.col(column), pl.element()
+    listed = isinstance(dtype, pl.List)
+    inner = dtype.inner if listed else dtype
+    if inner == pl.Duration:
+        raise UserError(f"{table.name}: column {column!r} is of type {dtype}, expected texts or numbers")
+    if inner == pl.Binary():
+        values = value.explode() if listed else value
         try:
-            table.scan([column]).select(value.cast(pl.String).str.len_bytes().max()).collect(
+            table.scan([column]).select(values.cast(pl.String).str.len_bytes().max()).collect(
                 engine="streaming"
             )
         except pl.exceptions.ComputeError:  # which no lenient cast of bytes keeps from being raised
             raise UserError(f"{table.name}: column {column!r} holds bytes, expected text in UTF-8") from None
-    if dtype.is_integer():
-        lost = value.is_not_null() & value.cast(pl.Int64, strict=False).is_null()
-        return [Check(column, lost, "an integer below 2**63; larger ones may be given as text")]
+    if inner.is_integer():
+        lost = value.list.eval(_lost(element)).list.any() if listed else _lost(value)
+        expected = "integers" if listed else "an integer"
+        return [Check(column, lost, f"{expected} below 2**63; larger ones may be given as text")]
     return []
+
+
+def _lost(value: pl.Expr) -> pl.Expr:
+    return value.is_not_null() & value.cast(pl.Int64, strict=False).is_null()
 
 
 def key_check(column: str) -> Check:
@@ -281,6 +320,12 @@ def time_checks(table: RawTable, column: str, unit: str) -> list[Check]:
     """
     table.require([column])
     dtype = table.dtype(column)
+    for file in table.files:
+        other = table.dtype(column, file)
+        if other.is_temporal() != dtype.is_temporal():
+            raise UserError(
+                f"{file}: column {column!r} is of type {other}, expected {dtype} as in {table.files[0]}"
+            )
     # Seconds since 1970 in 32-bit floats are minutes apart.
     right = isinstance(dtype, pl.Datetime | pl.Date) if unit == "datetime" else dtype.is_numeric()
     if dtype != pl.String() and (not right or dtype in (pl.Float32(), pl.Float16())):

@@ -1,4 +1,6 @@
 import dataclasses
+import datetime
+import gzip
 import re
 
 import numpy as np
@@ -256,6 +258,53 @@ def test_parquet_columns_of_a_wrong_type_are_named(tmp_path, column, message):
     unit = "datetime" if "Time" in message else "s"
     with pytest.raises(UserError, match=f"ratings.parquet: column {message}"):
         logs.read(tmp_path, dataclasses.replace(SPEC, impressions="ratings.parquet", time_unit=unit))
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pl.concat_list("hour"), r"b.parquet: column 'hour' is of type List.*, expected String as in"),
+        (pl.lit(b"\xff").alias("who"), r"b.parquet: column 'who' is of type Binary, expected Int64 as in"),
+        (pl.from_epoch("at"), r"b.parquet: column 'at' is of type Datetime.*, expected Int64 as in .*a.parq"),
+    ],
+)
+def test_files_of_one_table_hold_columns_that_go_together(tmp_path, column, message):
+    _write(tmp_path)
+    ratings = _ratings().with_columns(pl.lit("x").alias("hour"))
+    ratings.write_parquet(tmp_path / "a.parquet")
+    ratings.with_columns(column).write_parquet(tmp_path / "b.parquet")
+    context = (Categorical(name="hour"),)
+    with pytest.raises(UserError, match=message):
+        logs.read(tmp_path, dataclasses.replace(SPEC, impressions="?.parquet", context=context))
+
+
+def test_values_of_lists_are_checked_as_others(tmp_path):
+    _write(tmp_path)
+    cast = (MultiValued(name="people", values=2),)
+    spec = dataclasses.replace(SPEC, impressions="ratings.parquet", context=cast)
+    for value, message in (
+        (pl.lit([2**63], pl.List(pl.UInt64)), r"row 1 holds \[9223372036854775808\], .* below 2\*\*63"),
+        (pl.lit([b"\xff"]), "holds bytes, expected text in UTF-8"),
+        (pl.lit([datetime.timedelta(1)]), "is of type List.Duration.*, expected texts or numbers"),
+    ):
+        _ratings().with_columns(value.alias("people")).write_parquet(tmp_path / "ratings.parquet")
+        with pytest.raises(UserError, match=message):
+            logs.read(tmp_path, spec)
+
+
+def test_columns_that_no_one_asked_for_may_have_any_name(tmp_path):
+    _write(tmp_path)
+    _ratings().with_columns(pl.lit(0).alias("_file_row")).write_csv(tmp_path / "ratings.csv")
+    logs.read(tmp_path, dataclasses.replace(SPEC, impressions="ratings.csv")).impressions.collect()
+
+
+@pytest.mark.parametrize("kept", [40, -20])
+def test_a_damaged_compressed_file_is_named(tmp_path, kept):
+    _write(tmp_path)
+    content = gzip.compress(_ratings().write_csv().encode())
+    (tmp_path / "ratings.csv").write_bytes(content[:kept])
+    with pytest.raises(UserError, match=r"ratings.csv cannot be read"):
+        logs.read(tmp_path, dataclasses.replace(SPEC, impressions="ratings.csv"))
 
 
 def test_texts_stored_by_dictionary_are_texts(tmp_path):
