@@ -10,6 +10,7 @@ both lie in a file system that all of them mount.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import pickle
@@ -76,22 +77,18 @@ def prepare_on_beam(
       console: where to print; None prints to standard output.
 
     Raises:
-      UserError: if `out` exists, a split is empty, or Beam has no such runner.
+      UserError: if `out` exists, a split is empty, Beam has no such runner, or an option is wrong.
     """
     out = preparation.check_out(out)
-    parsed = PipelineOptions(list(options))
-    try:
-        create_runner(parsed.get_all_options()["runner"] or "DirectRunner")
-    except (ValueError, ImportError, AttributeError) as error:
-        raise UserError(f"--runner: {error}") from error
+    parsed = _parsed(options)
     pieces = _pieces(raw)
     with working_folder(out.absolute(), "rows") as shared:
-        with beam.Pipeline(options=parsed) as pipeline:
+        with _pipeline(parsed) as pipeline:
             _tally(pipeline, pieces, raw, shared)
         tallied, events = _load(shared, "tally")[0], _load(shared, "events")[0]
         planned = plan(tallied, events, raw, source, preparation.ROWS_PER_PARTITION)
         job = _Job(_without_rows(raw), planned, source, min_count, shared)
-        with beam.Pipeline(options=parsed) as pipeline:
+        with _pipeline(parsed) as pipeline:
             _write(pipeline, pieces, job)
         encoders, scales = sort_out(raw, dict(_load(shared, "built")[0]))
         schema = preparation.sized(raw.schema, encoders)
@@ -115,6 +112,30 @@ class _Job:
     source: str
     min_count: int
     shared: Path
+
+
+def _parsed(options: Sequence[str]) -> PipelineOptions:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            parsed = PipelineOptions(list(options))
+            runner = parsed.get_all_options()["runner"] or "DirectRunner"
+    except SystemExit as end:  # argparse has printed its usage and, last, what is wrong
+        if not end.code:
+            raise
+        raise UserError(f"Beam: {said.getvalue().strip().rpartition('error: ')[2]}") from None
+    try:
+        create_runner(runner)
+    except (ValueError, ImportError, AttributeError, TypeError) as error:
+        raise UserError(f"--runner: {error}") from error
+    return parsed
+
+
+def _pipeline(options: PipelineOptions) -> beam.Pipeline:
+    try:
+        return beam.Pipeline(options=options)
+    except ValueError as error:  # options that the runner lacks
+        raise UserError(f"--runner: {error}") from error
 
 
 def _frames(raw: RawLog) -> dict[str, pl.LazyFrame]:

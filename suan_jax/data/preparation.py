@@ -89,12 +89,16 @@ def check_out(out: str | Path) -> Path:
     """The path of a new store.
 
     Raises:
-      UserError: if it exists.
+      UserError: if it exists, be it a link to nowhere, or cannot be looked at.
     """
     out = Path(out)
-    if out.exists():
-        raise UserError(f"--out={out} exists already, expected the path of a new store")
-    return out
+    try:
+        out.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return out
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}") from error
+    raise UserError(f"--out={out} exists already, expected the path of a new store")
 
 
 def sized(schema: Schema, encoders: Mapping[str, Encoder]) -> Schema:

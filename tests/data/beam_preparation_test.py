@@ -157,6 +157,11 @@ def test_mistakes_leave_nothing(tmp_path):
         prepare_on_beam(no_test, tmp_path / "store", "test")
     with pytest.raises(UserError, match="Nope"):
         prepare_on_beam(raw, tmp_path / "store", "test", options=["--runner=Nope"])
+    with pytest.raises(UserError, match=r"--runner: 'module' object is not callable"):
+        prepare_on_beam(raw, tmp_path / "store", "test", options=["--runner=os.path"])
+    options = ["--runner=DirectRunner", "--direct_num_workers=many"]
+    with pytest.raises(UserError, match=r"Beam: argument --direct_num_workers: invalid int value: 'many'"):
+        prepare_on_beam(raw, tmp_path / "store", "test", options=options)
     no_number = pl.col("item").cast(pl.String).add("x").cast(pl.Int64)
     broken = dataclasses.replace(raw, events=raw.events.with_columns(no_number.alias("item")))
     with pytest.raises(pl.exceptions.PolarsError, match="conversion"):

@@ -50,6 +50,17 @@ def test_a_mistake_is_one_sentence(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["log.csv", "spec.py"]
 
 
+def test_a_path_that_no_store_can_have_is_refused_before_the_log_is_read(tmp_path):
+    from suan_jax.data.preparation import check_out
+    from suan_jax.errors import UserError
+
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(UserError, match="link exists already, expected the path of a new store"):
+        check_out(tmp_path / "link")
+    with pytest.raises(UserError, match=r"cannot write .*: File name too long"):
+        check_out(tmp_path / ("x" * 300))
+
+
 def test_a_full_disk_is_not_taken_for_a_damaged_log(tmp_path):
     command = [sys.executable, LAUNCH, *_log(tmp_path)]
     limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (512, 512))
