@@ -7,6 +7,8 @@ order. One of them, the first, writes the files that are not split, and speaks.
 from __future__ import annotations
 
 import json
+import os
+import socket
 import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -42,7 +44,8 @@ def connect_by_flags() -> None:
     """Joins the other processes, if the flags speak of any; before JAX is used.
 
     Raises:
-      UserError: if the flags do not fit each other, or the cluster tells nothing.
+      UserError: if the flags do not fit each other, the coordinator's port is taken, or the cluster tells
+        nothing.
     """
     distributed, coordinator, count, index = (flags.FLAGS[name].value for name in _FLAGS)
     if coordinator:
@@ -53,6 +56,7 @@ def connect_by_flags() -> None:
                 f"--coordinator is given with --processes={count} and --process={index}, expected their "
                 "number, and which of them this is, from 0"
             )
+        _check_address(coordinator, binds=index == 0)
         jax.distributed.initialize(coordinator, count, index)
         return
     for name, value in (("processes", count), ("process", index)):
@@ -65,6 +69,23 @@ def connect_by_flags() -> None:
             raise UserError(
                 "--distributed is given, and no cluster tells of other processes: give --coordinator, "
                 "--processes and --process instead"
+            ) from error
+
+
+def _check_address(coordinator: str, binds: bool) -> None:
+    """Checks what JAX would crash on: an address that is none, or whose port is taken where it `binds`."""
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise UserError(f"--coordinator={coordinator} is no address, expected HOST:PORT")
+    if binds:
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        try:
+            socket.create_server(("", int(port)), family=family, dualstack_ipv6=both).close()
+        except OSError as error:
+            raise UserError(
+                f"--coordinator={coordinator} is not free on this host ({os.strerror(error.errno)}): give "
+                "another port to all processes"
             ) from error
 
 

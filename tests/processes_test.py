@@ -202,9 +202,21 @@ def test_what_the_first_process_says_holds_for_all(seen):
         (["--coordinator=localhost:1", "--processes=2", "--process=2"], "expected their number"),
         (["--coordinator=localhost:1", "--distributed"], "expected one of them"),
         (["--distributed"], "no cluster tells of other processes"),
+        (["--coordinator=host0", "--processes=2", "--process=1"], "=host0 is no address, expected HOST:PORT"),
+        (["--coordinator=a:99999", "--processes=2", "--process=1"], "=a:99999 is no address, expected HOST"),
     ],
 )
 def test_flags_that_do_not_fit_each_other(tmp_path, flags, sentence):
     result = Job(*train_arguments(tmp_path), *flags).end(_PATIENCE)
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1 and sentence in result.stderr, result.stderr
+
+
+def test_a_port_that_is_taken_is_named(tmp_path):
+    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as taken:
+        address = f"localhost:{taken.getsockname()[1]}"
+        flags = (f"--coordinator={address}", "--processes=2", "--process=0")
+        result = Job(*train_arguments(tmp_path), *flags).end(_PATIENCE)
+    assert result.returncode == 2
+    assert f"--coordinator={address} is not free on this host (Address already in use)" in result.stderr
+    assert result.stderr.count("\n") == 1
