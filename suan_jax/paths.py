@@ -45,7 +45,10 @@ def path_of(text: str | os.PathLike) -> Path:
     fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
     path = epath.Path(address)
     try:
-        path.exists()
+        if not path.exists():
+            any(path.glob("*"))  # which a bucket that is not there refuses
+    except FileNotFoundError as error:
+        raise UserError(f"{address} cannot be reached: this account sees no such bucket") from error
     except Exception as error:
         if not is_refusal(error):
             raise

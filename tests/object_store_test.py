@@ -212,6 +212,14 @@ def test_what_cannot_be_there_is_refused(bucket, tmp_path):
             act()
 
 
+def test_a_bucket_that_is_not_there_is_named(bucket):
+    assert not path_of("gs://bucket/nothing/here").exists()
+    with pytest.raises(
+        UserError, match="gs://nowhere/run cannot be reached: this account sees no such bucket"
+    ):
+        path_of("gs://nowhere/run")
+
+
 @pytest.mark.parametrize("error", [OSError("Forbidden: no right"), ConnectionResetError("try again")])
 def test_who_may_not_is_told_so_and_a_broken_connection_is_no_mistake(bucket, monkeypatch, error):
     def fail(*_):
