@@ -15,7 +15,9 @@ from suan_jax.errors import UserError
 from suan_jax.training.plan import plan, planned_setup, print_plan
 
 _CONFIG = config_file.define_config()
-_DEVICES = flags.DEFINE_integer("devices", None, "number of devices", required=True, lower_bound=1)
+_DEVICES = flags.DEFINE_integer(
+    "devices", None, "number of devices", required=True, lower_bound=1, upper_bound=2**31 - 1
+)
 _ROWS = flags.DEFINE_list("rows", [], "ids of tables, TABLE=COUNT, separated by commas")
 _LEAST = flags.DEFINE_integer("least", 1 << 20, "bytes per device from which an array has its own line")
 

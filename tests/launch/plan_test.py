@@ -23,6 +23,10 @@ def test_a_mistake_is_one_sentence():
     for flags, sentence in (
         (["--devices=256", "--rows=item"], "--rows=item is not of the form TABLE=COUNT"),
         (["--devices=256", "--rows=item=2147483648"], "--rows=item=2147483648 is out of range"),
+        (
+            ["--devices=999999999999"],
+            "--devices is '999999999999', expected an integer in the range [1, 2147483647]",
+        ),
     ):
         done = _plan(*flags)
         assert done.returncode == 2
