@@ -220,3 +220,15 @@ def test_a_port_that_is_taken_is_named(tmp_path):
     assert result.returncode == 2
     assert f"--coordinator={address} is not free on this host (Address already in use)" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_processes_of_another_config_are_refused(tmp_path):
+    address = f"--coordinator=localhost:{_free_port()}"
+    jobs = [
+        Job(*train_arguments(tmp_path / "run", f"train.seed={i}"), address, "--processes=2", f"--process={i}")
+        for i in range(2)
+    ]
+    codes, results = _end(jobs)
+    assert codes == [2, 2]
+    assert all("the config is not the same in all 2 processes" in result.stderr for result in results)
+    assert not (tmp_path / "run").exists()

@@ -76,6 +76,7 @@ def _results(
 ) -> dict[Path, dict[str, Any] | UserError]:
     """Work directory to summary, or to what made its run diverge; what has finished is not run again."""
     for workdir, config in configs.items():
+        check_same(repr(config), "the config")
         validate(config)
         by_first(functools.partial(check_unclaimed, workdir, config))
     done = by_first(lambda: [_finished(workdir).exists() for workdir in configs])
