@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
+import threading
 import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -24,6 +26,8 @@ from suan_jax.errors import UserError
 flags.disclaim_key_flags()
 
 Result = TypeVar("Result")
+
+_MINUTES = 5.0  # for which processes wait for each other
 
 _FLAGS = ("distributed", "coordinator", "processes", "process")
 
@@ -57,7 +61,7 @@ def connect_by_flags() -> None:
                 "number, and which of them this is, from 0"
             )
         _check_address(coordinator, binds=index == 0)
-        jax.distributed.initialize(coordinator, count, index)
+        _join(coordinator, count, index)
         return
     for name, value in (("processes", count), ("process", index)):
         if value is not None:
@@ -87,6 +91,36 @@ def _check_address(coordinator: str, binds: bool) -> None:
                 f"--coordinator={coordinator} is not free on this host ({os.strerror(error.errno)}): give "
                 "another port to all processes"
             ) from error
+
+
+def _join(coordinator: str, count: int, index: int) -> None:
+    """Waits for the other processes, and ends this one with a sentence if they do not come.
+
+    JAX, whose own limit comes later, would abort the process from C++, where no error can be caught.
+    """
+    shown = f"{count} processes at {coordinator}"
+    print(f"waiting for {shown}, at most {_MINUTES:g} minutes", file=sys.stderr, flush=True)
+    limit = threading.Timer(60 * _MINUTES, _give_up, [coordinator, shown])
+    limit.daemon = True
+    limit.start()
+    jax.distributed.initialize(coordinator, count, index, initialization_timeout=int(60 * _MINUTES) + 60)
+    limit.cancel()
+
+
+def _give_up(coordinator: str, shown: str) -> None:
+    host, _, port = coordinator.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        reason = "not all of them have come"
+    except OSError as error:
+        reason = f"the first cannot be reached ({error.strerror or error})"
+    print(
+        f"error: waited {_MINUTES:g} minutes for {shown}, and {reason}: start each with the same --coordinator "
+        "and a --process of its own",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(UserError.exit_code)
 
 
 def is_several() -> bool:

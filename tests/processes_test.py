@@ -115,7 +115,8 @@ def test_one_process_writes_and_speaks(two):
     assert sorted(path.name for path in workdir.iterdir()) == _FILES
     assert "test examples" in first.stdout
     said = (second.stdout + second.stderr).splitlines()
-    assert [line for line in said if not line.startswith("[Gloo]")] == []  # which XLA prints
+    said = [line for line in said if not line.startswith("[Gloo]")]  # which XLA prints
+    assert len(said) == 1 and said[0].startswith("waiting for 2 processes at localhost:"), said
     (versions,) = json.loads((workdir / "versions.json").read_text())
     assert (versions["from_step"], versions["processes"], versions["devices"]) == (0, 2, {"cpu": 4})
 
@@ -220,6 +221,19 @@ def test_a_port_that_is_taken_is_named(tmp_path):
     assert result.returncode == 2
     assert f"--coordinator={address} is not free on this host (Address already in use)" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_process_that_is_alone_says_whom_it_waits_for_and_ends(index):
+    address = f"localhost:{_free_port()}"
+    code = "import sys; from suan_jax import processes as p; p._MINUTES = .05; p._join(sys.argv[1], 2, {})"
+    command = [sys.executable, "-c", code.format(index), address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    notice, error = done.stderr.splitlines()
+    assert notice == f"waiting for 2 processes at {address}, at most 0.05 minutes"
+    reason = "the first cannot be reached (Connection refused)" if index else "not all of them have come"
+    assert error.startswith(f"error: waited 0.05 minutes for 2 processes at {address}, and {reason}: start")
 
 
 def test_processes_of_another_config_are_refused(tmp_path):
