@@ -115,8 +115,8 @@ def _give_up(coordinator: str, shown: str) -> None:
     except OSError as error:
         reason = f"the first cannot be reached ({error.strerror or error})"
     print(
-        f"error: waited {_MINUTES:g} minutes for {shown}, and {reason}: start each with the same --coordinator "
-        "and a --process of its own",
+        f"error: waited {_MINUTES:g} minutes for {shown}, and {reason}: start each with the same "
+        "--coordinator and a --process of its own",
         file=sys.stderr,
         flush=True,
     )
