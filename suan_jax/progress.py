@@ -13,6 +13,7 @@ from rich import progress as rich_progress
 from suan_jax.processes import is_first
 
 _INTERVAL = 10.0  # seconds between plain lines
+_MEASURABLE = 0.01  # seconds; a step that is only under way is reported in less
 
 
 class Progress:
@@ -34,8 +35,9 @@ class Progress:
         self._initial, self._start = self.done, time.monotonic()
 
     def rate(self) -> float:
-        """Units per second since the start, what was done before left out."""
-        return (self.done - self._initial) / max(time.monotonic() - self._start, 1e-9)
+        """Units per second since the start, what was done before left out; 0 before that can be told."""
+        elapsed = time.monotonic() - self._start
+        return (self.done - self._initial) / elapsed if elapsed >= _MEASURABLE else 0.0
 
     def line(self) -> str:
         """The state in words: "training: 1200/5000 (24 %), 350/s, 0:00:11 left, loss 0.31"."""

@@ -43,8 +43,11 @@ def test_what_was_compiled_does_not_count_for_the_rate(clock):
         clock[0] += 60.0
         bar.restart_clock()
         assert bar.line() == "training: 0/100 (0 %)"  # no rate is known yet
-        clock[0] += 2.0
-        bar.advance(4)
+        clock[0] += 5e-5
+        bar.advance()
+        assert bar.line() == "training: 1/100 (1 %)"  # nor now, when the step is only under way
+        clock[0] += 2.0 - 5e-5
+        bar.advance(3)
         assert bar.rate() == 2.0
 
 
