@@ -1,8 +1,8 @@
 """What every launch file shares: flags, help, and how a job ends.
 
 A job that ends for a reason that its user can mend prints one sentence and no traceback. Exit codes: 0 done,
-2 a mistake of the user or a full disk, 75 preempted (repeat the command to go on), 130 interrupted from the
-keyboard, 141 its output was no longer read, 1 anything else, with a traceback.
+2 a mistake of the user or a full disk, 75 preempted or an object store not reached (repeat the command to go
+on), 130 interrupted from the keyboard, 141 its output was no longer read, 1 anything else, with a traceback.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def run(main: Callable[[Sequence[str]], int | None], passes_on: bool = False) ->
     # Libraries below log what they save and each file that they do not like; what ends a job is raised.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("jax").setLevel(logging.WARNING)  # an accelerator left unused is worth a line
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what it gives up it also raises
     sys.unraisablehook = _report_unraisable
     warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # of the same writes
     try:

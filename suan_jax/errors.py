@@ -20,6 +20,15 @@ class UserError(Exception):
     exit_code = 2
 
 
+class Unreached(UserError):
+    """No mistake: what is needed did not answer, and may do so when the command is repeated.
+
+    Schedulers retry on `exit_code`, which is EX_TEMPFAIL of sysexits.h.
+    """
+
+    exit_code = 75
+
+
 class Preempted(Exception):
     """The job was told to stop, has saved what it had, and goes on when its command is repeated.
 

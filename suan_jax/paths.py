@@ -12,14 +12,19 @@ import importlib.util
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from suan_jax.errors import UserError
+from suan_jax.errors import Unreached, UserError
+from suan_jax.notice import notice
 
 # A bucket's name, and a path without what URLs and patterns read as something else.
 _ADDRESS = re.compile(r"gs://[a-z0-9][a-z0-9._-]+[a-z0-9](/[^?#*\[\]]*)?")
+
+_CLIENTS = ("aiohttp", "gcsfs", "google", "requests")  # by which it is reached, whose errors may be their own
+_PATIENCE = 5.0  # seconds without an answer after which a job says so
 
 
 def path_of(text: str | os.PathLike) -> Path:
@@ -27,7 +32,7 @@ def path_of(text: str | os.PathLike) -> Path:
 
     Raises:
       UserError: if it is in another object store, no address at gs://, not for this account to read, or what
-        reads it is not installed.
+        reads it is not installed; `Unreached` if the store does not answer.
     """
     address = os.fspath(text)
     if not address.startswith("gs://"):
@@ -44,15 +49,24 @@ def path_of(text: str | os.PathLike) -> Path:
     # Orbax writes past gcsfs, which would not notice.
     fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
     path = epath.Path(address)
+    # gcsfs tries for most of a minute.
+    patience = threading.Timer(_PATIENCE, notice, [f"{address} does not answer yet, which is tried again"])
+    patience.daemon = True
+    patience.start()
     try:
         if not path.exists():
             any(path.glob("*"))  # which a bucket that is not there refuses
     except FileNotFoundError as error:
         raise UserError(f"{address} cannot be reached: this account sees no such bucket") from error
     except Exception as error:
-        if not is_refusal(error):
-            raise
-        raise UserError(f"{address} cannot be reached: {error}") from error
+        if is_refusal(error):
+            raise UserError(f"{address} cannot be reached: {error}") from error
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _CLIENTS:
+            raise  # a bug
+        reason = str(error) or type(error).__name__
+        raise Unreached(f"{address} cannot be reached ({reason}): repeat the command once it can") from error
+    finally:
+        patience.cancel()
     return path
 
 
@@ -65,7 +79,8 @@ def is_refusal(error: Exception) -> bool:
     """Whether an object store said no, as without the right or the bucket; else it was not reached."""
     by_gcsfs = type(error) in (OSError, FileNotFoundError)  # those of a broken connection are of other types
     by_http = str(getattr(error, "code", "")) in ("400", "401", "403", "404")
-    return by_gcsfs or by_http or type(error).__module__.startswith("google.auth")
+    by_account = type(error).__module__.startswith("google.auth") and type(error).__name__ != "TransportError"
+    return by_gcsfs or by_http or by_account
 
 
 def check_local(path: str | os.PathLike, expected: str = "a directory") -> None:
