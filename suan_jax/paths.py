@@ -93,11 +93,13 @@ def check_local(path: str | os.PathLike, expected: str = "a directory") -> None:
     Raises:
       UserError: if it is.
     """
-    scheme, _, rest = os.fspath(path).partition("/")
+    given = os.fspath(path)
+    scheme, _, rest = given.partition("/")
     if scheme.endswith(":") and len(scheme) > 2:
+        shown = given if isinstance(path, str) else f"{scheme}//{rest}"
         raise UserError(
-            f"{scheme}//{rest.lstrip('/')} is in an object store, expected {expected}; a bucket can be "
-            "mounted, with gcsfuse for example"
+            f"{shown} is in an object store, expected {expected}; a bucket can be mounted, with gcsfuse for "
+            "example"
         )
 
 

@@ -64,8 +64,11 @@ def prepare_store(
         return _copy_synthetic(out, console)
     if source not in SOURCES:
         raise UserError(f"--source={source} is unknown, expected one of {', '.join((*SOURCES, SYNTHETIC))}")
+    if not raw:
+        raise UserError(f"--raw is missing, expected the folder with the raw files of {source}")
+    check_local(raw, "a folder")
     folder = Path(raw)
-    if not raw or not folder.is_dir():
+    if not folder.is_dir():
         raise UserError(f"--raw={raw} is no folder, expected the one with the raw files of {source}")
     if beam_options and not runner:
         raise UserError(f"{beam_options[0]!r} is an option of Beam, expected --runner=NAME before the --")
