@@ -89,9 +89,11 @@ def check_out(out: str | Path) -> Path:
     """The path of a new store.
 
     Raises:
-      UserError: if it exists, be it a link to nowhere, or cannot be looked at.
+      UserError: if it exists, be it a link to nowhere, has no name of its own, or cannot be looked at.
     """
     out = Path(out)
+    if out.name == "..":
+        raise UserError(f"--out={out} names what is above another folder, expected the path of a new store")
     try:
         out.lstat()
     except (FileNotFoundError, NotADirectoryError):

@@ -88,6 +88,7 @@ class Store:
         self.fingerprint = f"{zlib.crc32(json.dumps(self._files, sort_keys=True).encode()):08x}"
         self._counts = {name: np.array(n, np.int64) for name, n in description["blocks"]["counts"].items()}
         self._shards = [shard["name"] for shard in description["shards"]]
+        self._sums = [self._files[name]["records"] for name in self._shards]
         blocks = [shard["blocks"] for shard in description["shards"]]
         self._first_block = np.cumsum([0, *blocks])[:-1]
         self._lock = threading.Lock()
@@ -157,9 +158,8 @@ class Store:
         except Exception as error:  # what the library raises on damage is not documented
             mend = f"remove {self._path}, a copy" if self._address else "prepare the store again"
             raise UserError(f"{path} cannot be read: it is damaged, {mend}") from error
-        expected = self._files[self._shards[shard]]["records"]
         for record, position in zip(records, wanted, strict=True):
-            if zlib.crc32(record) != expected[position]:
+            if zlib.crc32(record) != self._sums[shard][position]:
                 raise UserError(f"{path}: record {position} is altered, its checksum differs")
         block = decode_block(records[0], records[1] if with_events else None)
         check_ids(self.schema, block, f"{path}: block {index}")

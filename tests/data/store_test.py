@@ -224,7 +224,7 @@ def test_what_is_no_store_is_refused_by_name(tmp_path):
         open_store(tmp_path)
 
 
-@pytest.mark.parametrize("old", ['"bytes"', '"files"'])
+@pytest.mark.parametrize("old", ['"bytes"', '"files"', '"records"'])
 def test_checksums_of_another_form_are_refused(tmp_path, old):
     path = write(tmp_path / "store", random_log(0))
     text = (path / "checksums.json").read_text()
