@@ -22,7 +22,7 @@ def test_other_object_stores_are_refused_by_their_names(address):
     expected = f"^{address} is in an object store, expected a directory, or gs://BUCKET/PATH; "
     with pytest.raises(UserError, match=expected):
         path_of(address)
-    with pytest.raises(UserError, match=f"^{address.replace(':/b', '://b')} is in an object store, expected "):
+    with pytest.raises(UserError, match=f"^{address.replace(':/b', '://b')} is in an object store"):
         check_local(Path(address))
 
 

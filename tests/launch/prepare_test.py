@@ -57,7 +57,7 @@ def test_a_path_that_no_store_can_have_is_refused_before_the_log_is_read(tmp_pat
     (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(UserError, match="link exists already, expected the path of a new store"):
         check_out(tmp_path / "link")
-    with pytest.raises(UserError, match="new/.. names what is above another folder"):
+    with pytest.raises(UserError, match=r"new/\.\. names what is above another folder"):
         check_out("new/..")
     with pytest.raises(UserError, match=r"cannot write .*: File name too long"):
         check_out(tmp_path / ("x" * 300))
@@ -80,7 +80,7 @@ def test_a_full_disk_is_not_taken_for_a_damaged_log(tmp_path):
         (["--source=synthetic", "--spec=x"], "read by --source=logs alone"),
         (["--source=kuairand_pure", "--raw=/nowhere"], "no folder"),
         (["--source=kuairand_pure"], "^--raw is missing, expected the folder with the raw files of kuairand"),
-        (["--source=kuairand_pure", "--raw=gs://b/raw"], "gs://b/raw is in an object store, expected a folder"),
+        (["--source=kuairand_pure", "--raw=gs://b/raw"], "gs://b/raw is in an object store"),
     ],
 )
 def test_flags_that_do_not_fit(tmp_path, arguments, message):
