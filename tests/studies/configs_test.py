@@ -3,6 +3,7 @@ import math
 import pytest
 
 from suan_jax import config_file
+from suan_jax.studies.ladder import RATE
 from suan_jax.studies.sweep import cells
 from tests.readme import ROOT
 
@@ -25,7 +26,7 @@ def test_every_size_sees_the_same_examples(name):
 def test_the_ladder_goes_as_high_as_it_is_asked_to():
     _, found = _cells("grades", "models=suan+loopctr,rungs=13,seeds=1,rate_power=0.0")
     assert len(found) == 26 and {run.model.grade for run in found} == {*range(6)} | {1}
-    assert {run.optimizer.learning_rate for run in found} == {2e-3}
+    assert {run.optimizer.learning_rate for run in found} == {RATE}
     more, fewer = _cells("grades", "rungs=4")[0].cells, _cells("grades", "rungs=3")[0].cells
     assert more[: len(fewer)] == fewer  # so that a work directory grows
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from suan_jax.config import SyntheticConfig
 from suan_jax.data.block import Block
 from suan_jax.data.synthetic import click, slots, timeline, world
+from suan_jax.data.synthetic.block_cache import cached
 from suan_jax.data.synthetic.timeline import BLOCK_USERS, SPLIT_DAYS
 from suan_jax.data.synthetic.world import World
 from suan_jax.errors import UserError
@@ -97,9 +100,18 @@ class SyntheticLog:
 
         Raises:
           IndexError: if there is no such block.
+          UserError: if `block_cache` cannot be written.
         """
         if not 0 <= index < self.num_blocks:
             raise IndexError(f"block {index} of {self.num_blocks}")
+        return cached(self._name(), index, lambda: self._generate(index))
+
+    def _name(self) -> str:
+        """One per content of blocks, fit for a folder."""
+        sizes = (f"{name}={value}" for name, value in dataclasses.asdict(self._config).items())
+        return ",".join([self.form, *sizes, f"max_len={self._max_len}"])
+
+    def _generate(self, index: int) -> Block:
         config, users = self._config, self._users(index)
         draws = timeline.Draws(config.seed, index)
         t = timeline.generate(self._world, config.events, config.impressions, draws, users)
