@@ -23,6 +23,7 @@ from suan_jax.scaling.fitting import HUBER_DELTA, Problem, minimise
 LEVEL = 0.95
 _CHUNK = 100
 _MAX_MOVES = 60
+_BEYOND = 1e6  # stands for a rise where the law is no number any more
 _NARROWINGS = 8
 
 
@@ -119,8 +120,10 @@ def profile(problem: Problem, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray
     def hold(rows: np.ndarray, move: np.ndarray) -> None:
         """Moves parameters on from `inner`, fits the others, and takes the place as an inner or outer one."""
         start = inside[rows] + along[rows] * move[:, None]
-        found = minimise(problem, start, free=free[rows])
-        root = np.sqrt(np.maximum(problem.objective(found) - lowest, 0) / rise)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = minimise(problem, start, free=free[rows])
+            root = np.sqrt(np.maximum(problem.objective(found) - lowest, 0) / rise)
+        root[~np.isfinite(root)] = _BEYOND
         over = root > 1
         outer[rows[over]], outer_root[rows[over]] = (inner[rows] + move)[over], root[over]
         below = rows[~over]

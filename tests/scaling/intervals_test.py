@@ -75,6 +75,17 @@ def test_an_end_that_the_points_do_not_set_is_the_end_of_the_range():
     assert low[0] < problem.values(theta[None])[0, 0] < 1
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_profile_along_a_flat_valley_ends_before_the_numbers_do():
+    # log losses that fall nearly as a logarithm of x: E and A trade over many orders of magnitude
+    x = np.repeat([32256.0, 102144.0, 322560.0, 1018624.0, 3222528.0], 3)
+    y = np.array([549.6, 548.9, 548.5, 543.2, 544.5, 543.4, 536.0, 537.2, 536.3, 519.9, 519.2, 520.0])
+    y = np.append(y, [502.2, 504.0, 502.5]) / 1e3
+    problem, theta = _solved(x, y, rising=False)
+    low, high = profile(problem, theta)
+    assert np.isfinite(low).all() and np.isfinite(high).all()
+
+
 def test_a_loss_has_the_intervals_that_its_noise_asks_for():
     known = np.array([0.2, 2.5, 0.32])
     covered = np.zeros(3)
