@@ -14,14 +14,16 @@ import contextlib
 import dataclasses
 import io
 import pickle
+import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import apache_beam as beam
+import grpc
 import polars as pl
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import create_runner
 from rich.console import Console
 
@@ -45,7 +47,8 @@ from suan_jax.data.raw_log import USER, RawLog
 from suan_jax.data.shard_writer import ShardWriter, Written
 from suan_jax.data.vocabulary import Encoder
 from suan_jax.data.working_folder import working_folder
-from suan_jax.errors import UserError
+from suan_jax.errors import UserError, full_disk, nearest
+from suan_jax.notice import notice
 
 ROWS_PER_PIECE = 2_000_000  # rows of a table that one worker reads
 
@@ -77,19 +80,23 @@ def prepare_on_beam(
       console: where to print; None prints to standard output.
 
     Raises:
-      UserError: if `out` exists, a split is empty, Beam has no such runner, or an option is wrong.
+      UserError: if `out` exists, a split is empty, Beam has no such runner, an option is wrong, or the runner
+        fails.
     """
     out = preparation.check_out(out)
     parsed = _parsed(options)
     pieces = _pieces(raw)
     with working_folder(out.absolute(), "rows") as shared:
+        notice(f"counting the rows of {len(pieces)} pieces of the log")
         with _pipeline(parsed) as pipeline:
             _tally(pipeline, pieces, raw, shared)
         tallied, events = _load(shared, "tally")[0], _load(shared, "events")[0]
         planned = plan(tallied, events, raw, source, preparation.ROWS_PER_PARTITION)
         job = _Job(_without_rows(raw), planned, source, min_count, shared)
+        notice(f"writing the shards of {planned.partitions} partitions of users")
         with _pipeline(parsed) as pipeline:
             _write(pipeline, pieces, job)
+        notice(f"joining the shards to {out}")
         encoders, scales = sort_out(raw, dict(_load(shared, "built")[0]))
         schema = preparation.sized(raw.schema, encoders)
         summary = Summary(schema, dict(raw.notes))
@@ -115,27 +122,52 @@ class _Job:
 
 
 def _parsed(options: Sequence[str]) -> PipelineOptions:
-    said = io.StringIO()
+    said, parsers = io.StringIO(), []
     try:
         with contextlib.redirect_stderr(said):
             parsed = PipelineOptions(list(options))
-            runner = parsed.get_all_options()["runner"] or "DirectRunner"
+            known = parsed.get_all_options(add_extra_args_fn=parsers.append)
     except SystemExit as end:  # argparse has printed its usage and, last, what is wrong
         if not end.code:
             raise
         raise UserError(f"Beam: {said.getvalue().strip().rpartition('error: ')[2]}") from None
     try:
-        create_runner(runner)
+        create_runner(known["runner"] or "DirectRunner")
     except (ValueError, ImportError, AttributeError, TypeError) as error:
         raise UserError(f"--runner: {error}") from error
+    # No mistake yet: a job server may know more options than this machine.
+    for word in parsers[0].parse_known_args(list(options))[1]:
+        if word.startswith("-"):
+            near = nearest(word.lstrip("-").partition("=")[0], known)
+            notice(f"{word} is no option of Beam, the nearest is --{near}: only the runner may know it")
     return parsed
 
 
-def _pipeline(options: PipelineOptions) -> beam.Pipeline:
+@contextlib.contextmanager
+def _pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
+    """A pipeline, which is run at the end of the block."""
     try:
-        return beam.Pipeline(options=options)
+        pipeline = beam.Pipeline(options=options)
     except ValueError as error:  # options that the runner lacks
         raise UserError(f"--runner: {error}") from error
+    try:
+        with pipeline:
+            yield pipeline
+    except (RuntimeError, grpc.RpcError, grpc.FutureTimeoutError) as error:  # the runner's own
+        if full_disk(error):
+            raise
+        runner = options.view_as(StandardOptions).runner
+        raise UserError(f"Beam's {runner} failed: {_last_words(error)}") from error
+
+
+def _last_words(error: Exception) -> str:
+    """What an error says in the end, where it brings the tracebacks of workers along."""
+    if isinstance(error, grpc.FutureTimeoutError):
+        return "its job server does not answer"
+    text = error.details() if isinstance(error, grpc.Call) else str(error)
+    lines = (text or type(error).__name__).strip().splitlines()
+    starts = [index for index, line in enumerate(lines) if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    return " ".join(lines[starts[-1] if starts else -1 :])
 
 
 def _frames(raw: RawLog) -> dict[str, pl.LazyFrame]:

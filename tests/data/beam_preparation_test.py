@@ -150,6 +150,24 @@ def test_workers_may_be_processes_of_their_own(tmp_path):
     assert same_files(tmp_path / "local", tmp_path / "beam")
 
 
+def test_options_that_beam_does_not_know_are_named_and_so_are_the_stages(tmp_path, capsys):
+    options = ["--runner=DirectRunner", "--flnk_master=host:8081", "--direct_num_workers=1"]
+    prepare_on_beam(random_raw_log(), tmp_path / "store", "test", options=options)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("--flnk_master=host:8081 is no option of Beam, the nearest is --flink_master: ")
+    assert [line.split(" ")[0] for line in said[1:]] == ["counting", "writing", "joining"]
+
+
+def test_a_runner_that_fails_is_named(tmp_path):
+    options = ["--runner=PortableRunner", "--job_endpoint=localhost:1", "--job_server_timeout=1"]
+    with pytest.raises(UserError, match=r"^Beam's PortableRunner failed: its job server does not answer$"):
+        prepare_on_beam(random_raw_log(), tmp_path / "store", "test", options=options)
+    assert not list(tmp_path.iterdir())
+    said = "Traceback\n  g()\nValueError: a\n\nTraceback\n  f()\nsuan.OneError: b\nc [while running]\n"
+    assert beam_preparation._last_words(RuntimeError(said)) == "suan.OneError: b c [while running]"
+    assert beam_preparation._last_words(RuntimeError("Job failed\nworker lost")) == "worker lost"
+
+
 def test_mistakes_leave_nothing(tmp_path):
     raw = random_raw_log()
     no_test = dataclasses.replace(raw, impressions=raw.impressions.with_columns(pl.lit(False).alias(TEST)))
