@@ -1,10 +1,12 @@
-"""The code blocks of README.md, for tests that run them."""
+"""README.md and its code blocks, for tests that run them, and the page of results."""
 
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "notebooks" / "results" / "README.md"
+PAGES = TEXT + RESULTS.read_text()
 
 
 def blocks(language: str) -> list[str]:

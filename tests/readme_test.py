@@ -13,7 +13,7 @@ from suan_jax.data.prepare_store import prepare_store
 from suan_jax.distillation import DistillConfig
 from suan_jax.models import registered
 from suan_jax.studies import CompareConfig, SweepConfig
-from tests.readme import ROOT, TEXT, block, blocks
+from tests.readme import PAGES, RESULTS, ROOT, TEXT, block, blocks
 
 _COMMANDS = [line for text in blocks("sh") for line in text.splitlines() if "launch/" in line]
 _FLOORS = {
@@ -32,9 +32,16 @@ _FLOORS = {
 _FLOORS |= {"config_dict": 3, "config_file": 3}  # they know the models by name
 
 
+def test_the_results_page_shows_figures_that_exist():
+    links = re.findall(r"\]\(([^)#]*)\)", RESULTS.read_text())
+    assert len(links) > 3
+    assert [link for link in links if not (RESULTS.parent / link).is_file()] == []
+
+
 @pytest.mark.smoke
 def test_named_paths_exist():
-    paths = set(re.findall(r"\b(?:suan_jax|configs|launch|tests|docs)/[\w./-]*\w", TEXT))
+    paths = set(re.findall(r"\b(?:suan_jax|configs|launch|tests)/[\w./-]*\w", PAGES))
+    paths |= set(re.findall(r"\]\(([^)#:]*)\)", TEXT))
     # Capitals, as in configs/MODEL.py, stand for several.
     paths = {path for path in paths if not re.search(r"/[A-Z]+\b", path)}
     paths |= set(re.findall(r"`([A-Z]+(?:\.\w+)?)`", TEXT)) - {"SIGTERM"}
@@ -46,7 +53,7 @@ def test_named_paths_exist():
 def test_named_fields_exist():
     configs = [Config(model=kind()) for kind in registered().values()] + [CompareConfig(model=ModelConfig())]
     known = {name for config in configs for name, _, _ in leaves(config)}
-    named = {name for name in re.findall(r"--config\.([A-Za-z_.]+)", TEXT) if name.islower()}
+    named = {name for name in re.findall(r"--config\.([A-Za-z_.]+)", PAGES) if name.islower()}
     assert len(named) > 15
     assert sorted(named - known) == []
 
