@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
     """Plans and prints."""
     del argv
     setup = planned_setup(_CONFIG.value, _DEVICES.value, _rows())
-    print_plan(plan(setup), _DEVICES.value, _LEAST.value)
+    print_plan(plan(setup), _LEAST.value)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ def test_a_plan_is_printed():
     done = _plan("--devices=256", "--rows=item=2000000000,brand=1000000000", "--least=100000000")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "the state on each of 256 devices"
-    assert lines[2].split() == "tables/item 2000000000 x 8 float32 data*model, - 250000000".split()
+    assert lines[0] == "the state on each of 256 devices, data 256 x model 1"
+    assert lines[2].split() == "tables/item 2000000000 x 8 float32 data, - 250000000 238.4 MiB".split()
     assert lines[-1].startswith("3,000,0") and "bytes per device" in lines[-1]
 
 
@@ -27,6 +27,7 @@ def test_a_mistake_is_one_sentence():
             ["--devices=999999999999"],
             "--devices is '999999999999', expected an integer in the range [1, 2147483647]",
         ),
+        (["--devices=3"], "config.train.batch_size is 256, expected a multiple of the 3 devices along"),
     ):
         done = _plan(*flags)
         assert done.returncode == 2

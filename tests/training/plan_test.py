@@ -16,7 +16,7 @@ ROWS = dict.fromkeys(TABLES, 2_000_000_000)  # 10 billion
 
 
 def _pod(*overrides, rows=ROWS):
-    config = tiny("train.batch_size=1024", *overrides, arguments="model=suan")
+    config = tiny("train.batch_size=1024", "train.eval_batch_size=1024", *overrides, arguments="model=suan")
     return planned_setup(config, DEVICES, rows)
 
 
@@ -51,12 +51,23 @@ def test_a_plan_is_what_a_run_has():
 
 def test_the_table_has_a_line_for_each_large_array(pod, capsys):
     made = plan(pod)
-    print_plan(made, DEVICES, least=1 << 20)
+    print_plan(made, least=1 << 20)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "the state on each of 256 devices"
+    assert lines[0] == "the state on each of 256 devices, data 64 x model 4"
     (line,) = [line for line in lines if line.startswith("tables/item ")]
-    assert line.split()[1:] == ["2000000000", "x", "4", "float32", "data*model,", "-", "125000000"]
+    assert line.split()[1:] == "2000000000 x 4 float32 data*model, - 125000000 119.2 MiB".split()
     assert lines[-1].startswith(f"{made.table_rows:,} table rows; {made.bytes_per_device:,} bytes per device")
+
+
+def test_what_does_not_divide_is_told(capsys):
+    config = tiny("train.batch_size=60", "train.eval_batch_size=60", "mesh.data=3", arguments="model=suan")
+    made = plan(planned_setup(config, 3, {"item": 768, "category": 1000}))
+    print_plan(made, least=12_000)
+    (line,) = capsys.readouterr().err.splitlines()
+    named = "whole on each device, as the mesh does not divide their sizes: tables/category; tables"
+    assert line.startswith(named)  # 768 = 3 x 256, and the others are small
+    print_plan(plan(planned_setup(tiny(arguments="model=suan"), 1, {})))
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -73,6 +84,8 @@ def test_rows_are_checked(rows, sentence):
 
 
 def test_a_mesh_that_does_not_fit_is_refused():
+    with pytest.raises(UserError, match=r"config\.train\.eval_batch_size is 90, expected a multiple of"):
+        _pod("train.eval_batch_size=90")
     with pytest.raises(UserError, match="data=-1, model=3 does not fit 256 devices"):
         _pod("mesh.model=3")
 
