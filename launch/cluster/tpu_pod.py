@@ -37,7 +37,7 @@ def _slice() -> tpu_pod.Slice:
         actions.required(_ACCELERATOR),
         actions.required(_VERSION),
         _SPOT.value,
-        _NFS.value if _job().is_remote else actions.required(_NFS),
+        actions.share(_NFS, _job()),
         actions.required(_REPOSITORY),
         _COMMIT.value,
     )

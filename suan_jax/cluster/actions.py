@@ -52,6 +52,15 @@ def required(flag: flags.FlagHolder[str]) -> str:
     return flag.value
 
 
+def share(flag: flags.FlagHolder[str], job: Job) -> str:
+    """The value of a flag that names what all machines mount, which a job needs unless it works at gs://.
+
+    Raises:
+      UserError: if it is needed and missing.
+    """
+    return flag.value if job.is_remote else required(flag)
+
+
 def act(
     start: Callable[[], Sequence[Command]],
     actions: dict[str, Callable[[str], Sequence[Command]]],

@@ -45,6 +45,10 @@ IN_PARTS = ("launch/sweep.py",)
 """Those that run as parts side by side."""
 
 
+_BY_LAUNCHERS = ("part", "parts", "coordinator", "processes", "process")
+"""Flags of those files that the launchers give themselves, or that what they give excludes."""
+
+
 def check_name(name: str) -> None:
     """Checks that all clusters, and the shells on the way to them, take a name as no more than that.
 
@@ -67,8 +71,8 @@ def parse_job(name: str, text: str, files: tuple[str, ...]) -> Job:
       files: launch files that can be run there.
 
     Raises:
-      UserError: if a cluster does not take the name, the file is none of `files`, or its work directory
-        would be another on every machine.
+      UserError: if a cluster does not take the name, the file is none of `files`, the work directory would be
+        another on every machine, a flag is the launcher's own, or the config is not there.
     """
     check_name(name)
     try:
@@ -84,4 +88,16 @@ def parse_job(name: str, text: str, files: tuple[str, ...]) -> Job:
         raise UserError(
             f"--job={text} has no --workdir=/PATH, an absolute path on a disk that all machines share, and no --workdir=gs://BUCKET/PATH"
         )
+    for word in words:
+        if word.startswith("--") and word[2:].partition("=")[0] in _BY_LAUNCHERS:
+            raise UserError(f"--job={text} has {word}, which is for the launcher to give")
+        if word.startswith("--config="):
+            _check_config(word.removeprefix("--config=").partition(":")[0])
     return Job(name, tuple(words))
+
+
+def _check_config(file: str) -> None:
+    """Checks that a config of the checkout, which the machines have too, is there."""
+    here = (Path(file), ROOT / file)
+    if not Path(file).is_absolute() and (ROOT / "launch").is_dir() and not any(map(Path.is_file, here)):
+        raise UserError(f"--config={file} of --job is no file here nor in {ROOT}")

@@ -1,7 +1,7 @@
 """Kubernetes: a JobSet over the hosts of a TPU slice, or the parts of a sweep as an indexed Job.
 
 The image's working directory is a checkout with the package installed. What must outlive a pod lies on a
-volume that all pods mount at /shared.
+volume that all pods mount at /shared, or at gs://.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def jobset(
     Args:
       job: `launch/train.py` or `launch/evaluate.py`.
       image: the container's image.
-      claim: PersistentVolumeClaim of the shared volume, ReadWriteMany.
+      claim: PersistentVolumeClaim of the shared volume, ReadWriteMany; empty for none.
       accelerator: the node label cloud.google.com/gke-tpu-accelerator.
       topology: the node label cloud.google.com/gke-tpu-topology, such as "16x16".
       chips: chips of a host.
@@ -83,7 +83,7 @@ def indexed_job(job: Job, image: str, claim: str, parts: int, at_once: int, gpus
     Args:
       job: `launch/sweep.py`.
       image: the container's image.
-      claim: PersistentVolumeClaim of the shared volume, ReadWriteMany.
+      claim: PersistentVolumeClaim of the shared volume, ReadWriteMany; empty for none.
       parts: number of parts.
       at_once: pods that run side by side.
       gpus: GPUs of a pod; 0 for none.
@@ -126,21 +126,18 @@ def _hosts(topology: str, chips: int) -> int:
 
 def _pod(line: str, image: str, claim: str, devices: dict[str, int]) -> dict[str, Any]:
     """A pod that runs a line of shell; `exec` lets the signal that stops the pod reach the job itself."""
-    return {
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": _GRACE,
-        "containers": [
-            {
-                "name": _CONTAINER,
-                "image": image,
-                "command": ["sh", "-c", f"exec python {line}"],
-                "env": [{"name": "SUAN_JAX_IMAGE", "value": image}],
-                "resources": {"limits": devices},
-                "volumeMounts": [{"name": "shared", "mountPath": SHARED}],
-            }
-        ],
-        "volumes": [{"name": "shared", "persistentVolumeClaim": {"claimName": claim}}],
+    container = {
+        "name": _CONTAINER,
+        "image": image,
+        "command": ["sh", "-c", f"exec python {line}"],
+        "env": [{"name": "SUAN_JAX_IMAGE", "value": image}],
+        "resources": {"limits": devices},
     }
+    pod = {"restartPolicy": "Never", "terminationGracePeriodSeconds": _GRACE, "containers": [container]}
+    if claim:
+        container["volumeMounts"] = [{"name": "shared", "mountPath": SHARED}]
+        pod["volumes"] = [{"name": "shared", "persistentVolumeClaim": {"claimName": claim}}]
+    return pod
 
 
 def _on_exit(code: int, action: str) -> dict[str, Any]:

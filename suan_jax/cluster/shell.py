@@ -17,10 +17,12 @@ class Command:
     Attributes:
       words: the program and its arguments.
       text: its standard input.
+      failure: what it means if it fails, a sentence; empty to say no more than that it did.
     """
 
     words: tuple[str, ...]
     text: str = ""
+    failure: str = ""
 
     def __str__(self) -> str:
         """As typed in a shell."""
@@ -28,9 +30,9 @@ class Command:
         return f"{line} <<'END'\n{self.text}END" if self.text else line
 
 
-def command(*words: str, text: str = "") -> Command:
+def command(*words: str, text: str = "", failure: str = "") -> Command:
     """A `Command`."""
-    return Command(words, text)
+    return Command(words, text, failure)
 
 
 def show(commands: Iterable[Command]) -> None:
@@ -48,7 +50,7 @@ def run(commands: Iterable[Command]) -> None:
     for each in commands:
         code = _start(each).returncode
         if code:
-            raise UserError(f"{' '.join(each.words[:4])} … failed with exit code {code}")
+            raise UserError(each.failure or f"{' '.join(each.words[:4])} … failed with exit code {code}")
 
 
 def succeeds(each: Command) -> bool:
@@ -76,4 +78,6 @@ def _start(each: Command, **pipes: int) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(each.words, text=True, check=False, **source, **pipes)
     except FileNotFoundError as error:
-        raise UserError(f"{each.words[0]} is not installed on this machine, which starts the job") from error
+        raise UserError(
+            f"{each.words[0]} is not installed on this machine: call this where the cluster's own tools are"
+        ) from error

@@ -90,8 +90,15 @@ def submit(text: str) -> list[Command]:
     return [command("sbatch", text=text)]
 
 
+def _logs(name: str) -> list[Command]:
+    # The names of other jobs may start like this one's.
+    line = f"logs=$(ls | grep -xE '{name}-[0-9]+[.]log') && tail -n 100 $logs"
+    failure = f"no log of {name} here yet: call this in the folder where the job was submitted"
+    return [command("sh", "-c", line, failure=failure)]
+
+
 ACTIONS = {
     "list": lambda name: [command("squeue", "--me", f"--name={name}")],
-    "logs": lambda name: [command("sh", "-c", f"tail -n 100 {name}-*.log")],
+    "logs": _logs,
     "stop": lambda name: [command("scancel", "--me", f"--name={name}")],
 }

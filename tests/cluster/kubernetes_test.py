@@ -37,10 +37,10 @@ _POD = {
             "env": [{"name": str, "value": str}],
             "ports": Optional([{"containerPort": int}]),
             "resources": {"limits": {str: int}},
-            "volumeMounts": [{"name": str, "mountPath": str}],
+            "volumeMounts": Optional([{"name": str, "mountPath": str}]),
         }
     ],
-    "volumes": [{"name": str, "persistentVolumeClaim": {"claimName": str}}],
+    "volumes": Optional([{"name": str, "persistentVolumeClaim": {"claimName": str}}]),
 }
 _JOB_SPEC = {
     "parallelism": int,
@@ -90,9 +90,9 @@ def _parsed(manifest):
     return yaml.safe_load(create.text)
 
 
-def _jobset(**changes):
+def _jobset(claim="shared", **changes):
     fields = {"accelerator": "tpu-v5-lite-podslice", "topology": "16x16", "chips": 4, "restarts": 100}
-    return _parsed(kubernetes.jobset(TRAIN, "image:1", "shared", **{**fields, **changes}))
+    return _parsed(kubernetes.jobset(TRAIN, "image:1", claim, **{**fields, **changes}))
 
 
 def _check_job_spec(spec):
@@ -102,8 +102,8 @@ def _check_job_spec(spec):
     assert spec["completionMode"] == "Indexed"
     assert pod["restartPolicy"] == "Never"  # or the API takes no podFailurePolicy
     assert 0 < spec["parallelism"] <= spec["completions"]
-    mounts = {mount["name"] for mount in container["volumeMounts"]}
-    assert mounts == {volume["name"] for volume in pod["volumes"]}
+    mounts = {mount["name"] for mount in container.get("volumeMounts", [])}
+    assert mounts == {volume["name"] for volume in pod.get("volumes", [])}
     for rule in spec["podFailurePolicy"]["rules"]:
         assert ("onExitCodes" in rule) != ("onPodConditions" in rule)
         assert rule["action"] in ("FailJob", "Ignore", "FailIndex", "Count")
@@ -115,9 +115,12 @@ def _check_job_spec(spec):
 
 
 @pytest.mark.smoke
-def test_a_jobset_has_what_the_api_asks_for():
-    manifest = _jobset()
+@pytest.mark.parametrize("claim", ["shared", ""])
+def test_a_jobset_has_what_the_api_asks_for(claim):
+    manifest = _jobset(claim)
     _check(manifest, _JOBSET)
+    pod = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert ("volumes" in pod) == bool(claim)
     assert (manifest["apiVersion"], manifest["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     (job,) = manifest["spec"]["replicatedJobs"]
     _check_job_spec(job["template"]["spec"])

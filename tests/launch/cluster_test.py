@@ -26,6 +26,7 @@ CASES = {
     "tpu_pod_list": ("tpu_pod", SLICE[0], "--list"),
     "tpu_pod_stop": ("tpu_pod", SLICE[0], "--stop"),
     "gke": ("gke", *PODS, TRAIN),
+    "gke_remote": ("gke", PODS[0], TRAIN.replace("/shared/", "gs://bucket/")),
     "gke_logs": ("gke", "--logs"),
     "gke_list": ("gke", "--list"),
     "kubernetes_sweep": ("kubernetes_sweep", *PODS, "--parts=24", SWEEP),
@@ -65,6 +66,10 @@ def test_a_dry_run_prints_the_golden_text(case):
         (("gke", *PODS, "--job=launch/train.py --workdir=runs/x"), "has no --workdir=/PATH"),
         (("gke", *PODS, TRAIN, "--topology=3x3"), "--topology=3x3 is no grid of hosts with 4 chips"),
         (("gke", TRAIN), "--image is missing: image of the container"),
+        (("gke", PODS[0], TRAIN), "--claim is missing: PersistentVolumeClaim"),
+        (("gke", *PODS, TRAIN.replace("suan.py", "sun.py")), "--config=configs/sun.py of --job is no file"),
+        (("slurm", f"{SWEEP} --part=1", "--parts=2"), "has --part=1, which is for the launcher to give"),
+        (("gke", *PODS, f"{TRAIN} --processes=2"), "has --processes=2, which is for the launcher to give"),
         (("gke", "--list", "--stop"), "--list and --stop are given, expected one of them"),
         (("slurm", SWEEP, "--parts=2", "--nodes=2"), "--nodes=2 is too many"),
         (("tpu_pod", SLICE[0], TRAIN), "--accelerator is missing"),
@@ -75,10 +80,25 @@ def test_a_dry_run_prints_the_golden_text(case):
         (("slurm", f"{TRAIN} 'x"), "cannot be split into words (No closing quotation)"),
         (("slurm", TRAIN, "--partition=a\ntouch x"), "--partition=a touch x is no name of a partition"),
         (("gke", *PODS, TRAIN, "--topology=-4x-4"), "--topology=-4x-4 is no grid of hosts"),
-        (("slurm", TRAIN), "sbatch is not installed on this machine"),
+        (("slurm", TRAIN), "sbatch is not installed on this machine: call this where"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, sentence):
     done = _launch(*arguments, PATH="")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and sentence in done.stderr
+
+
+def test_the_logs_of_a_job_are_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "suan-2-17.log").write_text("of the job suan-2")
+    done = _launch("slurm", "--logs")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: no log of suan here yet: call this in the folder where the job was submitted\n"
+    )
+    for job in (17, 18):
+        (tmp_path / f"suan-{job}.log").write_text(f"of {job}")
+    done = _launch("slurm", "--logs")
+    assert done.returncode == 0 and "of the job suan-2" not in done.stdout
+    assert "of 17" in done.stdout and "of 18" in done.stdout
