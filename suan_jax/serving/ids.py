@@ -101,7 +101,7 @@ def raw_series(encoder: Encoder | None, values: list[Any], several: bool, where:
 
     Args:
       encoder: the encoder; None for a dense column.
-      values: one for each row, None where missing; integers and texts that look alike are the same value.
+      values: one for each row, None or "" where missing; integers and texts that look alike are the same.
       several: whether each is a list of values.
       where: how to name the feature in a complaint.
 
@@ -115,7 +115,7 @@ def raw_series(encoder: Encoder | None, values: list[Any], several: bool, where:
     else:
         plain, dtype = _text, pl.String()
     if not several:
-        return pl.Series([plain(value, where) for value in values], dtype=dtype)
+        return pl.Series([None if value == "" else plain(value, where) for value in values], dtype=dtype)
     for value in values:
         if value is not None and not isinstance(value, list | tuple):
             raise UserError(f"{where} is {_short(value)}, expected a list of values")

@@ -28,7 +28,7 @@ def vocabulary(values):
         (vocabulary(["a", "5", "é"]), ["é", "a", None, "b", "5"]),
         (vocabulary(["true", "false"]), ["true", "false", None]),
         (HashedIds("shop", 50), [7, 8, None, -9]),
-        (HashedIds("shop", 50), ["x", "8", None, ""]),
+        (HashedIds("shop", 50), ["x", "8", None, "é"]),
         (Buckets(np.array([0.5, 2.0, 2.5])), [0.4, 0.5, 2.0, 99.0, None]),
     ],
 )
@@ -47,6 +47,7 @@ def test_numbers_and_texts_that_look_alike_are_the_same():
     np.testing.assert_array_equal(online(offline, "shop", [5, "5"]), online(offline, "shop", ["5", 5]))
     np.testing.assert_array_equal(online(vocabulary(["true", "1"]), "", [True, 1]), [3, 2])
     assert online(offline, "shop", [float("nan")]) == 0
+    assert online(HashedIds("shop", 50), "shop", [""]) == 0  # as where logs are prepared
 
 
 def test_ids_without_raw_values_are_themselves_or_unknown():

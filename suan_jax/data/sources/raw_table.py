@@ -58,7 +58,7 @@ class RawTable:
     """Parquet or CSV files of the same columns, read lazily in the order of their names.
 
     CSV values are read as text, so that one bad value can be found and named; a text that is a number
-    becomes one where a number is asked for.
+    becomes one where a number is asked for, and one that is empty is missing.
 
     Attributes:
       files: the files.
@@ -194,9 +194,13 @@ class RawTable:
 
 def _scan_file(path: Path) -> pl.LazyFrame:
     if path.suffix == ".csv":
-        return pl.scan_csv(path, infer_schema=False)
-    # A dictionary is how a file stores texts, and no other kind of value.
-    return pl.scan_parquet(path).with_columns(selectors.by_dtype(pl.Categorical, pl.Enum).cast(pl.String))
+        rows = pl.scan_csv(path, infer_schema=False)
+    else:
+        # A dictionary is how a file stores texts, and no other kind of value.
+        texts = selectors.by_dtype(pl.Categorical, pl.Enum)
+        rows = pl.scan_parquet(path).with_columns(texts.cast(pl.String))
+    # Whoever writes a file quotes an empty text, or not, without a thought.
+    return rows.with_columns(pl.when(selectors.string() != "").then(selectors.string()))
 
 
 def _go_together(first: pl.DataType, other: pl.DataType) -> bool:

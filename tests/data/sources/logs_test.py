@@ -26,6 +26,7 @@ from suan_jax.data.sources.log_spec import (
     load_spec,
 )
 from suan_jax.data.sources.negatives import sample_negatives
+from suan_jax.data.sources.raw_table import RawTable
 from suan_jax.data.store import open_store
 from suan_jax.errors import UserError
 
@@ -95,6 +96,15 @@ def test_tables_are_joined_and_reach_the_store(tmp_path):
     for film, kind in zip(block.candidate["film"], block.candidate["genre"], strict=True):
         name = ["a", "b", None, "a"][int(films[film]) % 4]
         assert kind == (0 if name is None else genre[name])
+
+
+def test_an_empty_text_is_missing_quoted_or_not(tmp_path):
+    table = pl.DataFrame({"a": ["x", "", None], "b": ["1", "2", ""]})
+    table.write_parquet(tmp_path / "t.parquet")
+    (tmp_path / "t.csv").write_text('a,b\nx,1\n"",2\n,""\n')
+    for file in ("t.parquet", "t.csv"):
+        rows = RawTable.open(tmp_path, file).scan(["a", "b"]).collect()
+        assert rows["a"].to_list() == ["x", None, None] and rows["b"].to_list() == ["1", "2", None]
 
 
 def test_csv_and_parquet_give_the_same_log(tmp_path):
