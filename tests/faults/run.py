@@ -3,7 +3,8 @@
     python -m tests.faults.run [--tries=100] [--seed=0] [--only INDEX ...] [--side_by_side=2] [--minutes=M]
         [--out=FILE.json]
 
-Try i draws all it does from (seed, i), and takes the faults and jobs in turn: --only I repeats one of them.
+Try i draws all it does from (seed, i), and takes the pairs of faults and jobs in turn: few tries see the
+first faults alone, and --only I repeats one of them.
 Exit code 1 if anything was found. Disks are mounted, which needs root.
 """
 
@@ -82,7 +83,7 @@ class Harness:
             "fault": fault.act.__name__,
             "job": name,
             "codes": [end.returncode for end in trial.ends],
-            "says": [end.stderr.replace(str(job.folder), "").splitlines()[-1:] for end in trial.ends],
+            "last_lines": [_last_line(end.stderr.replace(str(job.folder), "")) for end in trial.ends],
             "repeats": len(repeats),
             "findings": findings,
         }
@@ -91,6 +92,10 @@ class Harness:
 def differences(got: Result, expected: Result) -> list[str]:
     """Names of what two results do not share."""
     return sorted(name for name in {*got, *expected} if got.get(name) != expected.get(name))
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
 
 
 def _code(end: Any) -> int:
@@ -128,12 +133,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tries", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, nargs="*")
-    parser.add_argument("--side_by_side", type=int, default=2)
+    in_turn = f"how many; fewer than {len(PAIRS)}, all pairs of a fault and a job, leave the last ones out"
+    parser.add_argument("--tries", type=int, default=100, help=in_turn)
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn, such as the moments")
+    parser.add_argument("--only", type=int, nargs="*", metavar="INDEX", help="these tries alone, from 0")
+    parser.add_argument("--side_by_side", type=int, default=2, help="tries at a time")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="none starts after so many")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="JSON file to write: a record of each try")
     given = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)
     deadline = time.monotonic() + 60 * given.minutes
