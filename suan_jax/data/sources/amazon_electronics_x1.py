@@ -5,6 +5,8 @@ RecZoo, https://huggingface.co/datasets/reczoo/AmazonElectronics_x1.
 
 A history is what the user reviewed before, oldest first, without times; test.csv holds each user's last
 review. Kept out: an entry that is the item to be scored, at a history's end.
+
+Columns, in any order: label, user_id, item_id, cate_id, item_history, cate_history.
 """
 
 from __future__ import annotations

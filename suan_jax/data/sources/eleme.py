@@ -5,6 +5,13 @@ The files have no header and 39 columns; rows bring the 50 behaviours before the
 
 Kept out: entries at or after the impression's second. The user's and the dish's statistics of the last 7 to
 90 days (`ctr_30`, `rank_7` and so on) are taken as the publisher made them, for the days before.
+
+The 39 columns, in this order: label, user_id, gender, visit_city, avg_price, is_supervip, ctr_30, ord_30,
+total_amt_30, shop_id, item_id, city_id, district_id, shop_aoi_id, shop_geohash_6, shop_geohash_12, brand_id,
+category_1_id, merge_standard_food_id, rank_7, rank_30, rank_90, shop_id_list, item_id_list,
+category_1_id_list, merge_standard_food_id_list, brand_id_list, price_list, shop_aoi_id_list,
+shop_geohash6_list, timediff_list, hours_list, time_type_list, weekdays_list, times, hours, time_type,
+weekdays, geohash12. Lists are separated by semicolons.
 """
 
 from __future__ import annotations

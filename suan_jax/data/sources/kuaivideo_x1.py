@@ -9,6 +9,8 @@ clicks they lay. Kept out: `is_like` and `is_follow`, outcomes of the impression
 video to be scored, at a history's end. Timestamps tell an order but no hour, so they serve the validation
 split alone. The visual embeddings of item_visual_emb_dim64.h5 are not read: no model here takes a frozen
 vector per item.
+
+Columns, in any order: timestamp, user_id, item_id, is_click, pos_items, neg_items.
 """
 
 from __future__ import annotations

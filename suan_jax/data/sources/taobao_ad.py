@@ -5,6 +5,13 @@
 The behaviours name no item, only its category and its brand; so the brand plays the part of the item. Kept
 out: `nonclk`, which is the label the other way round, and every behaviour at or after an impression's second,
 for `behavior_log.csv` runs on through the test day and holds what a click led to.
+
+Columns, in any order:
+  raw_sample.csv: user, time_stamp, adgroup_id, pid, nonclk, clk
+  ad_feature.csv: cate_id, brand, adgroup_id, campaign_id, customer, price
+  user_profile.csv: userid, cms_segid, cms_group_id, final_gender_code, age_level, pvalue_level,
+    shopping_level, occupation, new_user_class_level
+  behavior_log.csv: user, time_stamp, btag, cate, brand
 """
 
 from __future__ import annotations

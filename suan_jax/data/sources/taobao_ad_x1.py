@@ -6,6 +6,10 @@ https://huggingface.co/datasets/reczoo/TaobaoAd_x1.
 The publisher took zeros out of the three lists of a row one by one, so that a behaviour without a brand
 shortens one of them. Here lists are aligned from their ends, the most recent behaviour; what a shorter list
 lacks at the front is missing. Kept out: `btag`, which repeats one value, and were an outcome if it did not.
+
+Columns, in any order: clk, cate_his, brand_his, btag_his, userid, cms_segid, cms_group_id, final_gender_code,
+age_level, pvalue_level, shopping_level, occupation, new_user_class_level, adgroup_id, cate_id, campaign_id,
+customer, brand, price, pid.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@ import gzip
 
 import pytest
 
+from suan_jax.data.sources import amazon_electronics_x1, eleme, kuaivideo_x1, taobao_ad_x1
 from suan_jax.data.sources.official_csv import integer, integer_check, label_check, open_official
 from suan_jax.errors import UserError
 
@@ -73,3 +74,8 @@ def test_files_of_one_table_have_one_header(tmp_path):
     (tmp_path / "2.csv").write_text("c,a\n1,2\n")
     with pytest.raises(UserError, match=r"2.csv: its header is not that of .*1.csv, expected a, c"):
         open_official([tmp_path / "1.csv", tmp_path / "2.csv"], ("a", "c"), "a log")
+
+
+@pytest.mark.parametrize("source", [amazon_electronics_x1, eleme, kuaivideo_x1, taobao_ad_x1])
+def test_a_source_names_its_columns_in_order(source):
+    assert f": {', '.join(source.COLUMNS)}." in " ".join(source.__doc__.split())
