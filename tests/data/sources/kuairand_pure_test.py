@@ -161,7 +161,7 @@ def test_a_damaged_history_ends_preparation_with_one_sentence(tmp_path, left):
     assert [entry.name for entry in tmp_path.iterdir()] == ["raw"]
 
 
-def test_the_real_log(tmp_path):
+def test_the_partial_log_of_the_results(tmp_path):
     if "SUAN_DATA" not in os.environ:
         pytest.skip("SUAN_DATA is not set: the folder that holds kuairand_pure")
     raw = pathlib.Path(os.environ["SUAN_DATA"]) / "kuairand_pure"
