@@ -24,7 +24,7 @@ from suan_jax.evaluation import metrics
 _SAMPLE = 200_000  # examples that a gate is fitted on
 _CHUNK = 100_000  # examples whose features are held at once
 _KNOTS = np.linspace(0.1, 0.9, 9)  # quantiles
-_CANDIDATES = 200  # thresholds to choose from
+_GRID = 200  # thresholds to choose from
 _SHUFFLES = 5
 
 
@@ -104,10 +104,10 @@ def thresholds(scores: np.ndarray, points: int = 21) -> np.ndarray:
     finite = scores[np.isfinite(scores)]
     if not finite.size:  # the change rule of a single loop
         return np.array([-np.inf])
-    candidates = np.array([-np.inf, *np.quantile(finite, np.linspace(0, 1, _CANDIDATES)), np.inf])
-    means = np.array([stop_depth(scores, threshold).mean() for threshold in candidates])
+    grid = np.array([-np.inf, *np.quantile(finite, np.linspace(0, 1, _GRID)), np.inf])
+    means = np.array([stop_depth(scores, threshold).mean() for threshold in grid])
     targets = np.linspace(means[0], means[-1], points)
-    return np.unique(candidates[np.abs(means - targets[:, None]).argmin(axis=1)])
+    return np.unique(grid[np.abs(means - targets[:, None]).argmin(axis=1)])
 
 
 def curve(

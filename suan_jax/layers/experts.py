@@ -8,7 +8,8 @@ All experts are computed for all tokens and weighted by the gates: with few expe
 in place of many small ones. What is counted as operations is what runs.
 
 The balance loss is that of the Switch Transformer (arXiv 2101.03961, equations 4 to 6), for k experts and any
-number of calls.
+number of calls. The gate, no capacity, and counting all calls of a router together are this project's
+decisions.
 """
 
 from __future__ import annotations

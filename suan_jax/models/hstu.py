@@ -38,7 +38,7 @@ from suan_jax.layers.head import Head, head_macs
 from suan_jax.layers.norms import LayerNorm
 from suan_jax.layers.stack import stacked
 from suan_jax.layers.tokens import TokenEmbedding, token_macs
-from suan_jax.models.model import Output, register
+from suan_jax.models.model import TRAINING_PASSES, Output, register
 from suan_jax.models.size import Size, SizedDefinition
 from suan_jax.schema import Schema
 
@@ -93,7 +93,7 @@ class Hstu(SizedDefinition):
     def training_flops_per_row(self, schema: Schema, max_len: int, candidates: int) -> float:
         """See `ModelDefinition`."""
         tokens = max_len + candidates
-        return 3 * 2.0 * self._macs(schema, tokens, tokens**2, candidates)
+        return TRAINING_PASSES * 2.0 * self._macs(schema, tokens, tokens**2, candidates)
 
     def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
         """See `ModelDefinition`."""

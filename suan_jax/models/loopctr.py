@@ -21,13 +21,15 @@ Other controls are settings: `trained_loops = 0`; `streams = 1`, plain residuals
 From the abstract and summaries: the three parts, their attention, one Exit, the loss, hyper-connections,
 mixtures of experts with W_V and W_O per expert.
 This project's decisions: D 64, H 4, two streams, four experts of which a token chooses one, feed-forward of
-hidden 2·D with gelu and no biases, n = 3, α 1e-2, full back-propagation through the loops; RMSNorm before
-each sublayer; positions counted back and time gaps to the candidates in SUAN's buckets, each a table of
-width D; attention's experts are chosen like the feed-forward's; numeric features enter by the head alone;
-Exit's state goes to the head that all models share, so that a comparison compares what comes before the head;
-StackCTR's blocks start as the Loop does; with `queries`, learned queries read the events before the last
-`recent`, and are masked in a row without such events; the grades, of which grade 1, D 64, is the default:
-from there on their body parameters are SUAN's within a fifth.
+hidden 2·D with gelu and no biases, gates, capacity and balance as in `layers.experts`, n = 3, α 1e-2, full
+back-propagation through the loops; RMSNorm before each sublayer; positions counted back and time gaps to the
+candidates in SUAN's buckets, each a table of width D; attention's experts are chosen like the feed-forward's;
+numeric features enter by the head alone; Exit reads the sequence through a norm of its own, and its state
+goes, without one, to the head that all models share, so that a comparison compares what comes before the
+head; StackCTR's blocks start as the Loop does; with `queries`, learned queries, N(0, 1) at first, read the
+events before the last `recent`, which have a projection of their own, without a norm, are added to what they
+read, and are masked in a row without such events; the grades, of which grade 1, D 64, is the default: from
+there on their body parameters are SUAN's within a fifth.
 
 The head takes the depths as candidates of the row: in training its BatchNorm and Dice have one set of
 statistics over all of them. Had each depth statistics of its own there, it would be scored by others at
@@ -62,8 +64,8 @@ from suan_jax.layers.experts import (
 from suan_jax.layers.head import Head, head_macs
 from suan_jax.layers.hyper_connections import connection_macs
 from suan_jax.layers.prefix_attention import prefix_pairs
-from suan_jax.models.model import Loops, Output, register
-from suan_jax.models.sandwich import LOOP, BlockSizes, Body, Entry, Exit, Tokens, looped
+from suan_jax.models.model import TRAINING_PASSES, Loops, Output, register
+from suan_jax.models.sandwich import LOOP, BlockSizes, Entry, Exit, LoopCall, Tokens, looped
 from suan_jax.models.size import Size, SizedDefinition
 from suan_jax.schema import Schema
 
@@ -170,7 +172,7 @@ class LoopCtr(SizedDefinition):
     def training_flops_per_row(self, schema: Schema, max_len: int, candidates: int) -> float:
         """See `ModelDefinition`."""
         n = self.trained_loops
-        return 3 * 2.0 * self._macs(schema, max_len, n, exits=n + 1, candidates=candidates)
+        return TRAINING_PASSES * 2.0 * self._macs(schema, max_len, n, exits=n + 1, candidates=candidates)
 
     def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
         """See `ModelDefinition`."""
@@ -316,9 +318,9 @@ class LoopCtrModule(nn.Module):
             loop = looped(calls, config.remat)(*arguments, name="loop")
             last, (kept, loads) = loop(h_BxTxNxD, valid_BxT)
         else:
-            body, last, each = nn.remat(Body) if config.remat else Body, h_BxTxNxD, []
+            one, last, each = nn.remat(LoopCall) if config.remat else LoopCall, h_BxTxNxD, []
             for call in range(calls):
-                last, result = body(*arguments, name=f"stack_{call}")(last, valid_BxT)
+                last, result = one(*arguments, name=f"stack_{call}")(last, valid_BxT)
                 each.append(result)
             kept = jnp.stack([state for state, _ in each], axis=1) if keep else None
             loads = jax.tree.map(lambda *x: jnp.stack(x), *(load for _, load in each))

@@ -19,6 +19,9 @@ from suan_jax.schema import Schema
 
 Variables = dict[str, Any]
 
+TRAINING_PASSES = 3
+"""Forward passes that a training step costs: a backward pass has twice the products of a forward one."""
+
 
 @struct.dataclass
 class Output:
@@ -109,11 +112,11 @@ class ModelDefinition(ModelConfig):
         raise NotImplementedError
 
     def training_flops_per_example(self, schema: Schema, max_len: int) -> float:
-        """The same of a training step, forward and backward: a backward pass costs two forward ones.
+        """The same of a training step, forward and backward.
 
         A model whose forward pass in training is not the one of inference overrides it.
         """
-        return 3 * self.flops_per_example(schema, max_len)
+        return TRAINING_PASSES * self.flops_per_example(schema, max_len)
 
     def training_flops_per_row(self, schema: Schema, max_len: int, candidates: int) -> float:
         """The same of a row of M `candidates` on one history, whether its slots are filled or not.

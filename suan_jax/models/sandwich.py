@@ -122,7 +122,7 @@ class Block(nn.Module):
         return h, {"attention": attended, "feed_forward": fed}
 
 
-class Body(nn.Module):
+class LoopCall(nn.Module):
     """One call of the Loop: its blocks, one after another, in the form that a scan takes.
 
     Attributes:
@@ -153,14 +153,14 @@ class Body(nn.Module):
 
 
 def looped(calls: int, remat: bool) -> Callable[..., nn.Module]:
-    """A module that calls one `Body` several times with the same parameters, compiled once.
+    """A module that calls one `LoopCall` several times with the same parameters, compiled once.
 
     Streams are stacked along axis 1, after the rows of the batch, and loads along axis 0.
     """
     # A scan keeps the two computations of remat apart by itself.
-    body = nn.remat(Body, prevent_cse=False) if remat else Body
+    call = nn.remat(LoopCall, prevent_cse=False) if remat else LoopCall
     return nn.scan(
-        body,
+        call,
         variable_axes={history_cache.COLLECTION: 0},
         variable_broadcast="params",
         split_rngs={"params": False},

@@ -57,7 +57,7 @@ from suan_jax.layers.sparse_attention import (
 from suan_jax.layers.stack import stacked
 from suan_jax.layers.tokens import TokenEmbedding, profile_tokens, token_macs
 from suan_jax.layers.unpacking import one_candidate_per_row
-from suan_jax.models.model import Output, register
+from suan_jax.models.model import TRAINING_PASSES, Output, register
 from suan_jax.models.size import Size, SizedDefinition
 from suan_jax.schema import Schema
 
@@ -135,7 +135,7 @@ class Suan(SizedDefinition):
         if self.pool == "all":
             return super().training_flops_per_row(schema, max_len, candidates)
         pairs = self.computed_pairs(max_len, candidates)
-        return 3 * 2.0 * self._macs(schema, max_len + candidates, pairs, candidates)
+        return TRAINING_PASSES * 2.0 * self._macs(schema, max_len + candidates, pairs, candidates)
 
     def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
         """See `ModelDefinition`."""

@@ -14,6 +14,7 @@ from suan_jax.errors import UserError
 from suan_jax.evaluation import adaptive, metrics
 from suan_jax.evaluation.depths import Headroom, headroom
 from suan_jax.evaluation.evaluator import Scores
+from suan_jax.models.model import TRAINING_PASSES
 from suan_jax.training.compilation import enable_compilation_cache
 from suan_jax.training.evaluation import Evaluation
 from suan_jax.training.restore import restore_run
@@ -86,7 +87,7 @@ def _flops(setup: Setup) -> tuple[list[float], float]:
     definition, schema, max_len = setup.config.model, setup.log.schema, setup.config.data.max_len
     alone = flops_by_loops(definition, schema, max_len)
     # A forward pass in training scores every depth, one at the last depth that one alone.
-    every = definition.training_flops_per_example(schema, max_len) / 3
+    every = definition.training_flops_per_example(schema, max_len) / TRAINING_PASSES
     return alone, (every - alone[-1]) / definition.loops().trained
 
 
