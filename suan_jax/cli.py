@@ -43,7 +43,7 @@ def run(main: Callable[[Sequence[str]], int | None], passes_on: bool = False) ->
     logging.getLogger("jax").setLevel(logging.WARNING)  # an accelerator left unused is worth a line
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what it gives up it also raises
     sys.unraisablehook = _report_unraisable
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # of the same writes
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # see _report_unraisable
     try:
         app.run(main, flags_parser=functools.partial(_parse_flags, passes_on=passes_on))
     except UserError as error:
@@ -59,9 +59,9 @@ def run(main: Callable[[Sequence[str]], int | None], passes_on: bool = False) ->
     except MemoryError as error:
         _end(f"error: memory is not enough ({error}): ask for less", UserError.exit_code)
     except Exception as error:
-        if not (place := full_disk(error)):
+        if not (sentence := full_disk(error)):
             raise
-        _end(f"error: {place}: free some space and repeat the command", UserError.exit_code)
+        _end(f"error: {sentence}", UserError.exit_code)
 
 
 def _report_unraisable(unraisable: Any) -> None:

@@ -7,7 +7,11 @@ import errno
 import os
 from collections.abc import Iterable
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last, of a limit on the size of files
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "raise the limit on file sizes",
+}
 
 
 class UserError(Exception):
@@ -44,12 +48,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def full_disk(error: BaseException | None) -> str:
-    """Says which disk is full if that is what `error`, or what it arose from, comes down to; else empty."""
+    """A sentence if `error`, or what it arose from, comes down to a full disk or a limit; else empty.
+
+    It names the file that could not be written, if the error does, and what to do.
+    """
     while error is not None:
         number, name = getattr(error, "errno", None), getattr(error, "filename", None)
-        for code in _FULL:
+        for code, remedy in _REMEDIES.items():
             # Libraries in C++ report only the text.
             if number == code or os.strerror(code) in str(error):
-                return f"cannot write {name}: {os.strerror(code)}" if name else os.strerror(code)
+                reason = f"cannot write {name}: {os.strerror(code)}" if name else os.strerror(code)
+                return f"{reason}: {remedy} and repeat the command"
         error = error.__cause__ or error.__context__
     return ""

@@ -149,15 +149,16 @@ def test_help_shows_the_docstring_and_the_jobs_own_flags(job):
 
 
 def test_a_full_disk_is_found_behind_other_errors():
+    reason = "No space left on device: free some space and repeat the command"
     try:
         try:
             raise OSError(28, "No space left on device", "runs/x/metrics.jsonl")
         except OSError as error:
             raise RuntimeError("saving failed") from error
     except RuntimeError as error:
-        assert full_disk(error) == "cannot write runs/x/metrics.jsonl: No space left on device"
+        assert full_disk(error) == f"cannot write runs/x/metrics.jsonl: {reason}"
     text = ValueError("RESOURCE_EXHAUSTED: writing d/0: [OS error 28: No space left on device]")
-    assert full_disk(text) == "No space left on device"
+    assert full_disk(text) == reason
     assert full_disk(ValueError("oh")) == ""
 
 

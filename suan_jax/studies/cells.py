@@ -162,8 +162,8 @@ def _sentence(error: Exception) -> str:
     """What befell a cell, in one line."""
     if isinstance(error, UserError):
         return str(error)
-    if place := full_disk(error):
-        return f"{place}: free some space and repeat the command"
+    if sentence := full_disk(error):
+        return sentence
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
     return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}: {text[:300]}"

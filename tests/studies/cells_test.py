@@ -111,5 +111,5 @@ def test_a_full_disk_is_named_however_long_the_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(cells, "_train", fail)
     _, failures = run_cells([Cell("a", _BASE)], tmp_path)
-    sentence = "cannot write runs/x/checkpoints: File too large: free some space and repeat the command"
-    assert failures == {"a": sentence}
+    remedy = "raise the limit on file sizes and repeat the command"
+    assert failures == {"a": f"cannot write runs/x/checkpoints: File too large: {remedy}"}
