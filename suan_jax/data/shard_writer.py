@@ -63,14 +63,23 @@ class Written:
                 times = (*self.times[split], int(block.time[chosen].min()), int(block.time[chosen].max()))
                 self.times[split] = [min(times), max(times)]
 
-    def append(self, other: Written) -> None:
-        """Takes in what the blocks that follow left.
+    def check_follows(self, rank: float, place: str) -> None:
+        """Checks that a block whose first rank is `rank` may come next; `place` says which, for errors.
+
+        Raises:
+          UserError: if its ranks do not follow.
+        """
+        if self.ranks and rank < self.ranks[-1][1]:
+            raise UserError(f"{place}: expected ranks from {self.ranks[-1][1]} on, got {rank}")
+
+    def append(self, other: Written, place: str) -> None:
+        """Takes in what the blocks that follow left, those of `place`.
 
         Raises:
           UserError: if their ranks do not follow.
         """
-        if self.ranks and other.ranks and other.ranks[0][0] < self.ranks[-1][1]:
-            raise UserError(f"expected ranks from {self.ranks[-1][1]} on, got {other.ranks[0][0]}")
+        if other.ranks:
+            self.check_follows(other.ranks[0][0], place)
         self.shards += other.shards
         self.records += other.records
         self.ranks += other.ranks
@@ -115,8 +124,7 @@ class ShardWriter:
         written = self.written
         place = f"block {len(written.ranks)} of {self._source}"
         check_block(self._schema, block, place)
-        if written.ranks and block.rank[0] < written.ranks[-1][1]:
-            raise UserError(f"{place}: expected ranks from {written.ranks[-1][1]} on, got {block.rank[0]}")
+        written.check_follows(float(block.rank[0]), place)
         if self._shard is None:
             file = self._folder / f"{self._name}-{len(written.shards):05d}.partial"
             self._shard = ArrayRecordWriter(str(file), "group_size:1,zstd:1")

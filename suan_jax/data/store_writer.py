@@ -116,7 +116,8 @@ class StoreWriter:
             file.rename(self._partial / f"adopted-{len(self._written.shards) + index:05d}.partial")
             for index, file in enumerate(written.shards)
         ]
-        self._written.append(dataclasses.replace(written, shards=moved))
+        place = f"{written.shards[0]} of {self._source}" if written.shards else self._source
+        self._written.append(dataclasses.replace(written, shards=moved), place)
 
     def _finish(self) -> None:
         if not self._written.ranks:
