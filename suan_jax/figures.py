@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 from collections.abc import Iterator
 from pathlib import Path
-
-import matplotlib as mpl
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from suan_jax.files import write_bytes
+from suan_jax.notice import notice
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito (2008), "Color Universal Design", black last; markers tell the same apart without colour.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -25,6 +28,14 @@ _STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "suan-jax",  # the same figure is the same file
 }
+
+
+def can_draw() -> bool:
+    """Whether matplotlib, of the extra `figures`, is installed; says so if not."""
+    if importlib.util.find_spec("matplotlib"):
+        return True
+    notice("no figure is drawn, as matplotlib is not installed: pip install -e '.[figures]'")
+    return False
 
 
 def look(index: int) -> dict[str, str]:
@@ -45,6 +56,9 @@ def figure(path: Path, width: float = 6.0, height: float = 3.8) -> Iterator[Figu
       width: in inches.
       height: in inches.
     """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     with mpl.rc_context(_STYLE):
         made = Figure(figsize=(width, height), layout="constrained")
         yield made

@@ -10,9 +10,10 @@ from scipy.stats import linregress
 from scipy.stats import t as student
 
 from suan_jax.errors import UserError
+from suan_jax.figures import can_draw
 from suan_jax.files import write_json
 from suan_jax.scaling.forms import LOG_LINEAR
-from suan_jax.scaling.report import can_draw, made, rises
+from suan_jax.scaling.report import made, rises
 from suan_jax.scaling.runs import read_points
 from suan_jax.table import print_table
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from suan_jax.errors import UserError
+from suan_jax.figures import can_draw
 from suan_jax.files import read_json, write_json
-from suan_jax.notice import notice
 from suan_jax.paths import make_folder
 from suan_jax.progress import progress
 from suan_jax.scaling.forms import FORMS
@@ -162,14 +161,6 @@ def made(out: Path) -> Path:
     except OSError as error:
         raise UserError(f"cannot make the directory {out}: {error.strerror}") from error
     return out
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is installed; says so if not."""
-    if importlib.util.find_spec("matplotlib"):
-        return True
-    notice("no figure is drawn, as matplotlib is not installed: pip install -e '.[figures]'")
-    return False
 
 
 def as_json(report: Report) -> dict[str, Any]:

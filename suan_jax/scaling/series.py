@@ -6,8 +6,9 @@ import dataclasses
 from pathlib import Path
 
 from suan_jax.errors import UserError, nearest
+from suan_jax.figures import can_draw
 from suan_jax.files import write_json
-from suan_jax.scaling.report import Report, as_json, can_draw, fit_table, made
+from suan_jax.scaling.report import Report, as_json, fit_table, made
 from suan_jax.scaling.runs import read_table
 from suan_jax.table import print_table
 

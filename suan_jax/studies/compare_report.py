@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from suan_jax.figures import can_draw
 from suan_jax.files import write_bytes
 from suan_jax.runs import csv_text
-from suan_jax.scaling.report import can_draw
 from suan_jax.studies.compare import Comparison
 from suan_jax.table import print_table
 

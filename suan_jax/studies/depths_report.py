@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from suan_jax.figures import can_draw
 from suan_jax.files import write_bytes, write_json
 from suan_jax.runs import csv_text
-from suan_jax.scaling.report import can_draw
 from suan_jax.studies.depths import DepthStudy
 from suan_jax.table import print_table
 
