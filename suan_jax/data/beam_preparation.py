@@ -47,10 +47,15 @@ from suan_jax.data.raw_log import USER, RawLog
 from suan_jax.data.shard_writer import ShardWriter, Written
 from suan_jax.data.vocabulary import Encoder
 from suan_jax.data.working_folder import working_folder
-from suan_jax.errors import UserError, full_disk, nearest
+from suan_jax.errors import UserError, nearest
 from suan_jax.notice import notice
 
 ROWS_PER_PIECE = 2_000_000  # rows of a table that one worker reads
+
+_UNREACHED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_MISTAKE = re.compile(
+    r"^suan_jax\.errors\.UserError: (?P<sentence>.+?)(?: \[while running .*)?$", re.MULTILINE
+)
 
 Piece = tuple[str, pl.LazyFrame]
 """Which frame of a `RawLog`, and some of its rows."""
@@ -80,8 +85,8 @@ def prepare_on_beam(
       console: where to print; None prints to standard output.
 
     Raises:
-      UserError: if `out` exists, a split is empty, Beam has no such runner, an option is wrong, or the runner
-        fails.
+      UserError: if `out` exists, a split is empty, Beam has no such runner, an option is wrong, the runner
+        cannot be reached, or a worker raises it.
     """
     out = preparation.check_out(out)
     parsed = _parsed(options)
@@ -134,7 +139,12 @@ def _parsed(options: Sequence[str]) -> PipelineOptions:
     try:
         create_runner(known["runner"] or "DirectRunner")
     except (ValueError, ImportError, AttributeError, TypeError) as error:
-        raise UserError(f"--runner: {error}") from error
+        # Beam says this of a name without dots, with a list of its own.
+        reason = "" if str(error).startswith("Unexpected pipeline runner") else f" ({error})"
+        raise UserError(
+            f"--runner={known['runner']} is no runner of Beam{reason}, expected "
+            f"{', '.join(StandardOptions.KNOWN_RUNNER_NAMES)} or MODULE.CLASS"
+        ) from error
     # No mistake yet: a job server may know more options than this machine.
     for word in parsers[0].parse_known_args(list(options))[1]:
         if word.startswith("-"):
@@ -146,28 +156,34 @@ def _parsed(options: Sequence[str]) -> PipelineOptions:
 @contextlib.contextmanager
 def _pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
     """A pipeline, which is run at the end of the block."""
+    runner = options.view_as(StandardOptions).runner
     try:
         pipeline = beam.Pipeline(options=options)
     except ValueError as error:  # options that the runner lacks
-        raise UserError(f"--runner: {error}") from error
+        raise UserError(f"--runner={runner} does not take its options ({error})") from error
     try:
         with pipeline:
             yield pipeline
-    except (RuntimeError, grpc.RpcError, grpc.FutureTimeoutError) as error:  # the runner's own
-        if full_disk(error):
-            raise
-        runner = options.view_as(StandardOptions).runner
-        raise UserError(f"Beam's {runner} failed: {_last_words(error)}") from error
+    except grpc.FutureTimeoutError as error:
+        raise UserError(f"--runner={runner}: its job server does not answer") from error
+    except Exception as error:
+        if sentence := _mistake(error):
+            raise UserError(sentence) from error
+        if isinstance(error, grpc.Call) and error.code() in _UNREACHED:
+            raise UserError(f"--runner={runner}: the connection failed ({error.details()})") from error
+        raise  # a bug, here or in a worker
 
 
-def _last_words(error: Exception) -> str:
-    """What an error says in the end, where it brings the tracebacks of workers along."""
-    if isinstance(error, grpc.FutureTimeoutError):
-        return "its job server does not answer"
-    text = error.details() if isinstance(error, grpc.Call) else str(error)
-    lines = (text or type(error).__name__).strip().splitlines()
-    starts = [index for index, line in enumerate(lines) if re.match(r"[\w.]+(Error|Exception)\b", line)]
-    return " ".join(lines[starts[-1] if starts else -1 :])
+def _mistake(error: BaseException) -> str:
+    """What the `UserError` says that `error` arose from, be it in a worker; empty if there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    # A runner brings the tracebacks of its workers along as text.
+    found = _MISTAKE.search(str(error))
+    return found["sentence"] if found else ""
 
 
 def _frames(raw: RawLog) -> dict[str, pl.LazyFrame]:

@@ -158,14 +158,29 @@ def test_options_that_beam_does_not_know_are_named_and_so_are_the_stages(tmp_pat
     assert [line.split(" ")[0] for line in said[1:]] == ["counting", "writing", "joining"]
 
 
-def test_a_runner_that_fails_is_named(tmp_path):
+def test_a_runner_that_does_not_answer_is_named(tmp_path):
     options = ["--runner=PortableRunner", "--job_endpoint=localhost:1", "--job_server_timeout=1"]
-    with pytest.raises(UserError, match=r"^Beam's PortableRunner failed: its job server does not answer$"):
+    with pytest.raises(UserError, match=r"^--runner=PortableRunner: its job server does not answer$"):
         prepare_on_beam(random_raw_log(), tmp_path / "store", "test", options=options)
     assert not list(tmp_path.iterdir())
-    said = "Traceback\n  g()\nValueError: a\n\nTraceback\n  f()\nsuan.OneError: b\nc [while running]\n"
-    assert beam_preparation._last_words(RuntimeError(said)) == "suan.OneError: b c [while running]"
-    assert beam_preparation._last_words(RuntimeError("Job failed\nworker lost")) == "worker lost"
+
+
+def test_mistakes_that_workers_find_end_with_a_sentence_and_bugs_with_a_traceback(tmp_path, monkeypatch):
+    def attempt(text, cause=None):
+        def fail(*_):
+            raise RuntimeError(text) from cause
+
+        monkeypatch.setattr(beam_preparation, "_tally", fail)
+        prepare_on_beam(random_raw_log(), tmp_path / "store", "test")
+
+    said = "Job failed\nTraceback\n  f()\nsuan_jax.errors.UserError: it is 7 [while running 'x']\n\nat java"
+    with pytest.raises(UserError, match=r"^it is 7$"):
+        attempt(said)
+    with pytest.raises(UserError, match=r"^it is 8$"):
+        attempt("failed", UserError("it is 8"))
+    with pytest.raises(RuntimeError, match="KeyError"):
+        attempt("Job failed\nTraceback\n  f()\nKeyError: 'user'\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_mistakes_leave_nothing(tmp_path):
@@ -173,9 +188,9 @@ def test_mistakes_leave_nothing(tmp_path):
     no_test = dataclasses.replace(raw, impressions=raw.impressions.with_columns(pl.lit(False).alias(TEST)))
     with pytest.raises(UserError, match="test split is empty"):
         prepare_on_beam(no_test, tmp_path / "store", "test")
-    with pytest.raises(UserError, match="Nope"):
+    with pytest.raises(UserError, match=r"^--runner=Nope is no runner of Beam, expected .*DirectRunner,"):
         prepare_on_beam(raw, tmp_path / "store", "test", options=["--runner=Nope"])
-    with pytest.raises(UserError, match=r"--runner: 'module' object is not callable"):
+    with pytest.raises(UserError, match=r"^--runner=os.path is no runner of Beam \('module' object is not"):
         prepare_on_beam(raw, tmp_path / "store", "test", options=["--runner=os.path"])
     options = ["--runner=DirectRunner", "--direct_num_workers=many"]
     with pytest.raises(UserError, match=r"Beam: argument --direct_num_workers: invalid int value: 'many'"):
