@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from absl import app, flags
 from absl import logging as absl_logging
 
-from suan_jax.errors import Preempted, UserError, full_disk, nearest
+from suan_jax.errors import JobEnd, Preempted, UserError, full_disk, nearest
 from suan_jax.notice import notice
 
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
@@ -46,11 +46,11 @@ def run(main: Callable[[Sequence[str]], int | None], passes_on: bool = False) ->
     warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # see _report_unraisable
     try:
         app.run(main, flags_parser=functools.partial(_parse_flags, passes_on=passes_on))
-    except UserError as error:
-        _end(f"error: {error}", error.exit_code)
     except Preempted as error:
         notice(str(error))
         sys.exit(error.exit_code)
+    except JobEnd as error:
+        _end(f"error: {error}", error.exit_code)
     except BrokenPipeError:  # whoever reads the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_BROKEN_PIPE)

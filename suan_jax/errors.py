@@ -14,18 +14,23 @@ _REMEDIES = {
 }
 
 
-class UserError(Exception):
+class JobEnd(Exception):
+    """Ends a job with one sentence, its message, instead of a traceback, and with `exit_code`."""
+
+    exit_code: int
+
+
+class UserError(JobEnd):
     """A mistake in what the user gave: a file, a column, a field, a value.
 
-    Its message is one sentence that names the place, the value and what was expected. Jobs print it
-    without a traceback and exit with `exit_code`.
+    Its message names the place, the value and what was expected.
     """
 
     exit_code = 2
 
 
-class Unreached(UserError):
-    """No mistake: what is needed did not answer, and may do so when the command is repeated.
+class Unreached(JobEnd):
+    """What is needed did not answer, and may do so when the command is repeated.
 
     Schedulers retry on `exit_code`, which is EX_TEMPFAIL of sysexits.h.
     """
@@ -33,7 +38,7 @@ class Unreached(UserError):
     exit_code = 75
 
 
-class Preempted(Exception):
+class Preempted(JobEnd):
     """The job was told to stop, has saved what it had, and goes on when its command is repeated.
 
     Schedulers retry on `exit_code`, which is EX_TEMPFAIL of sysexits.h.

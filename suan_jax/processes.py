@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 
-from suan_jax.errors import UserError
+from suan_jax.errors import JobEnd, Preempted, Unreached, UserError
 
 # The flags belong to the launch file that asks for them, whose --help shows them.
 flags.disclaim_key_flags()
@@ -28,6 +28,8 @@ flags.disclaim_key_flags()
 Result = TypeVar("Result")
 
 _MINUTES = 5.0  # for which processes wait for each other
+
+_ENDS = {end.__name__: end for end in (UserError, Unreached, Preempted)}
 
 _FLAGS = ("distributed", "coordinator", "processes", "process")
 
@@ -140,7 +142,8 @@ def by_first(make: Callable[[], Result]) -> Result:
       make: returns what JSON can hold.
 
     Raises:
-      UserError: in all of them, if `make` raises it.
+      JobEnd: in all of them, and of the same class, if `make` raises it. Any other error is raised in the
+        first alone, which ends with it; JAX then ends the others, who wait for the answer.
     """
     if not is_several():
         return make()
@@ -148,11 +151,11 @@ def by_first(make: Callable[[], Result]) -> Result:
     if is_first():
         try:
             answer = {"result": make()}
-        except UserError as error:
-            answer = {"error": str(error)}
+        except JobEnd as error:
+            answer = {"end": type(error).__name__, "sentence": str(error)}
     answer = _shared(answer)
-    if "error" in answer:
-        raise UserError(answer["error"])
+    if "end" in answer:
+        raise _ENDS[answer["end"]](answer["sentence"])
     return answer["result"]
 
 

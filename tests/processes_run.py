@@ -15,7 +15,7 @@ from jax.sharding import AxisType, Mesh
 from suan_jax import processes
 from suan_jax.config import DataConfig
 from suan_jax.data.pipeline import evaluation_batches, train_iterator
-from suan_jax.errors import UserError
+from suan_jax.errors import JobEnd, Unreached, UserError
 from suan_jax.training.sharding import gather_rows, own_shards, place_batch
 from tests.data.pipeline_test import numbered, numbers
 from tests.data.random_log import random_log
@@ -61,11 +61,15 @@ def main(folder: Path) -> None:
             user = gather_rows(mesh, item.user + 2**40)  # that 32 bits do not hold
             np.testing.assert_array_equal(user, expected.user + 2**40)
     seen["told"] = processes.by_first(lambda: f"by {jax.process_index()}")
-    for what, make in (("refused", _refuse), ("differs", lambda: processes.check_same(str(_own()), "it"))):
+    for what, act in {
+        "refused": lambda: processes.by_first(lambda: _end(UserError)),
+        "unreached": lambda: processes.by_first(lambda: _end(Unreached)),
+        "differs": lambda: processes.check_same(str(_own()), "it"),
+    }.items():
         try:
-            processes.by_first(make) if what == "refused" else make()
-        except UserError as error:
-            seen[what] = str(error)
+            act()
+        except JobEnd as error:
+            seen[what] = [str(error), error.exit_code]
     (folder / f"{_own()}.json").write_text(json.dumps(seen))
 
 
@@ -73,8 +77,8 @@ def _own() -> int:
     return jax.process_index()
 
 
-def _refuse() -> None:
-    raise UserError(f"no, says {_own()}")
+def _end(end: type[JobEnd]) -> None:
+    raise end(f"no, says {_own()}")
 
 
 if __name__ == "__main__":

@@ -191,8 +191,9 @@ def test_processes_assemble_what_their_devices_hold(seen):
 def test_what_the_first_process_says_holds_for_all(seen):
     for process in seen:
         assert process["told"] == "by 0"
-        assert process["refused"] == "no, says 0"
-        assert process["differs"].startswith(f"it is not the same in all {len(seen)} processes")
+        assert process["refused"] == ["no, says 0", 2]
+        assert process["unreached"] == ["no, says 0", 75]
+        assert process["differs"][0].startswith(f"it is not the same in all {len(seen)} processes")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from suan_jax.config_check import check_names, validate
 from suan_jax.config_dict import model_class, swapped
 from suan_jax.distillation import DistillConfig, distill
 from suan_jax.distillation.config import check_distillation
-from suan_jax.errors import Preempted, UserError, full_disk
+from suan_jax.errors import JobEnd, Preempted, UserError, full_disk
 from suan_jax.notice import notice
 from suan_jax.training.joint import shared_program
 from suan_jax.training.loop import train_together
@@ -160,7 +160,7 @@ def _train(group: Sequence[Cell], directory: Path) -> list[dict[str, Any] | User
 
 def _sentence(error: Exception) -> str:
     """What befell a cell, in one line."""
-    if isinstance(error, UserError):
+    if isinstance(error, JobEnd):
         return str(error)
     if sentence := full_disk(error):
         return sentence

@@ -10,7 +10,7 @@ from typing import Any
 
 from suan_jax.config import Config
 from suan_jax.config_check import validate
-from suan_jax.errors import UserError
+from suan_jax.errors import JobEnd, UserError
 from suan_jax.files import write_json
 from suan_jax.notice import notice
 from suan_jax.processes import by_first, check_same, is_first
@@ -129,7 +129,7 @@ def _open(
     stack.callback(checkpoints.close)
     try:
         run = Run(setup, workdir, checkpoints, evaluation, stop)
-    except UserError:
+    except JobEnd:
         if new and is_first():
             release(workdir)  # so that the mistake can be put right in the config
         raise
