@@ -7,13 +7,16 @@ import re
 import shlex
 from pathlib import Path
 
-from suan_jax.errors import UserError
+from suan_jax.errors import Preempted, UserError
 
 ROOT = Path(__file__).absolute().parents[2]
 """The checkout, whose `launch/` holds the jobs."""
 
-RESUME_CODE = 75  # the exit code of a job that was stopped, has saved, and wants to be repeated
-MISTAKE_CODE = 2  # that of a user's mistake, which repeating does not mend
+RESUME_CODE = Preempted.exit_code  # also of what was not reached: the job wants to be repeated
+MISTAKE_CODE = UserError.exit_code  # which repeating does not mend
+
+SHARED = "/shared"
+"""Where machines mount the disk that they share."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,10 @@ from typing import Any
 
 import yaml
 
-from suan_jax.cluster.job import MISTAKE_CODE, RESUME_CODE, Job
+from suan_jax.cluster.job import MISTAKE_CODE, RESUME_CODE, SHARED, Job
 from suan_jax.cluster.shell import Command, command
 from suan_jax.errors import UserError
 
-SHARED = "/shared"
 _CONTAINER = "job"
 _GRACE = 120  # seconds that a stopped job has for saving
 _COORDINATOR, _RUNTIME = 8476, 8471  # ports of JAX's and the TPU's own services

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from suan_jax.cluster import shell
-from suan_jax.cluster.job import RESUME_CODE, Job
+from suan_jax.cluster.job import RESUME_CODE, SHARED, Job
 from suan_jax.cluster.shell import Command, command
 from suan_jax.errors import UserError
 from suan_jax.notice import notice
@@ -67,8 +67,8 @@ def install(tpu: Slice) -> Command:
     """Mounts the share and installs the package on every host; harmless where that is done."""
     share = [
         "sudo apt-get install --yes -q nfs-common",
-        "sudo mkdir -p /shared",
-        f"mountpoint -q /shared || sudo mount {shlex.quote(tpu.nfs)} /shared",
+        f"sudo mkdir -p {SHARED}",
+        f"mountpoint -q {SHARED} || sudo mount {shlex.quote(tpu.nfs)} {SHARED}",
     ]
     lines = [
         "set -e",
