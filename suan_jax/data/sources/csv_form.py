@@ -19,40 +19,46 @@ _LINE = "line"
 _GZIP = b"\x1f\x8b"
 
 
-def check_form(file: Path, fields: int) -> None:
+def check_form(file: Path, fields: int, header: bool = True, quotes: bool = True) -> None:
     """Checks that every row of a CSV file has `fields` fields.
 
     Reading pads short rows and, where not all columns are asked for, cuts long ones, so that an unquoted
     comma would shift values without a word. A file without quotes takes one streaming pass; with quotes, or
     a row of another length, it is read again row by row, as quoted fields may hold commas and line ends.
 
+    Args:
+      file: the file, which may be compressed by gzip.
+      fields: how many a row has.
+      header: whether the first row is one.
+      quotes: whether quotes mean anything; if not, a row is a line, and has a field more than commas.
+
     Raises:
       UserError: naming the first row (counted from 1, the header aside) that is broken.
     """
     line = pl.col(_LINE)
-    odd = line.str.contains('"', literal=True) | (line.str.count_matches(",", literal=True) != fields - 1)
+    odd = line.str.count_matches(",", literal=True) != fields - 1
+    if quotes:
+        odd |= line.str.contains('"', literal=True)
     try:
         if not pl.scan_lines(file, name=_LINE).select(odd.any()).collect(engine="streaming").item():
             return
     except (pl.exceptions.ComputeError, OSError):
         pass  # invalid UTF-8, whose row is found below, or damage
-    row = 0
+    row, first = 0, int(not header)
     try:
-        with _open(file) as text, _any_field_size():
-            for row, (quotes, values) in enumerate(_rows(text)):
-                if quotes % 2:
+        with _open(file, quotes) as text, _any_field_size():
+            for row, (marks, values) in enumerate(_rows(text) if quotes else _lines(text), first):
+                if not _is_text(values):
+                    place = f"row {row}" if row else "its header"
+                    raise UserError(f"{file}: {place} is not text in UTF-8")
+                if marks % 2:
                     raise UserError(
                         f"{file}: row {row} has a quote inside a field, expected the field in quotes and "
                         f"the quote doubled"
                     )
                 if len(values) != fields:
-                    raise UserError(
-                        f"{file}: row {row} has {len(values)} fields, expected {fields}: the line is broken, "
-                        f"or a comma is not quoted"
-                    )
-    except UnicodeDecodeError:
-        row = _undecodable(file)
-        raise UserError(f"{file}: {f'row {row}' if row else 'its header'} is not text in UTF-8") from None
+                    cause = "the line is broken" + (", or a comma is not quoted" if quotes else "")
+                    raise UserError(f"{file}: row {row} has {len(values)} fields, expected {fields}: {cause}")
     except csv.Error as error:
         raise UserError(f"{file}: row {row + 1} has a quote that is not closed right ({error})") from None
     except (OSError, EOFError, zlib.error) as error:
@@ -74,19 +80,26 @@ def _rows(text: TextIO) -> Iterator[tuple[int, list[str]]]:
         quotes = 0
 
 
-def _open(file: Path, errors: str = "strict") -> TextIO:
+def _lines(text: TextIO) -> Iterator[tuple[int, list[str]]]:
+    """The same of a file in which quotes are letters as any other."""
+    return ((0, line.split(",")) for line in text)
+
+
+def _open(file: Path, quotes: bool) -> TextIO:
     with file.open("rb") as start:
         opener = gzip.open if start.read(len(_GZIP)) == _GZIP else open
-    return opener(file, "rt", encoding="utf-8-sig", errors=errors, newline="")
+    newline = "" if quotes else "\n"
+    # Strict decoding would fail ahead of the row.
+    return opener(file, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
 
-def _undecodable(file: Path) -> int:
-    """The first row with bytes that are not UTF-8."""
-    with _open(file, errors="surrogateescape") as text, _any_field_size():
-        for row, values in enumerate(csv.reader(text)):
-            if any("\udc80" <= letter <= "\udcff" for value in values for letter in value):
-                return row
-    return 0
+def _is_text(values: list[str]) -> bool:
+    """Whether the bytes behind the values were UTF-8."""
+    try:
+        ",".join(values).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import polars as pl
 
+from suan_jax.data.sources.csv_form import check_form
 from suan_jax.data.sources.raw_table import FILE_ROW, Check, RawTable
 from suan_jax.errors import UserError
-
-_LINE = "line"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +73,7 @@ def open_official(
     for file in files:
         if header and _header(file) != names:
             raise UserError(f"{file}: its header is not that of {files[0]}, expected {', '.join(names)}")
-        _check_lines(file, len(names), header)
+        check_form(file, len(names), header, quotes=False)
         table.require_rows(file)
     return table
 
@@ -103,32 +102,3 @@ def _header(file: Path) -> tuple[str, ...]:
         raise UserError(f"{file}: its header is not text in UTF-8") from None
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error})") from error
-
-
-def _check_lines(file: Path, fields: int, header: bool) -> None:
-    lines = pl.scan_lines(file, name=_LINE, row_index_name=FILE_ROW, row_index_offset=int(not header))
-    found = pl.col(_LINE).str.count_matches(",", literal=True) + 1
-    bad = lines.with_columns(found.alias("found")).filter(
-        (pl.col("found") != fields) & (pl.col(FILE_ROW) > 0)
-    )
-    try:
-        first = bad.select(FILE_ROW, "found").head(1).collect(engine="streaming")
-    except (pl.exceptions.ComputeError, OSError) as error:
-        row = _undecodable(file, header)
-        raise UserError(
-            f"{file}: row {row} is not text in UTF-8" if row else f"{file} cannot be read ({error})"
-        ) from error
-    if first.height:
-        row, count = first.row(0)
-        raise UserError(f"{file}: row {row} has {count} fields, expected {fields}: the line is broken")
-
-
-def _undecodable(file: Path, header: bool) -> int:
-    """The first row with bytes that are not UTF-8; 0 if there is none."""
-    with file.open("rb") as lines:
-        for row, line in enumerate(lines, int(not header)):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return row
-    return 0
