@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from suan_jax.paths import is_refusal, is_remote
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes `content` under `path`.
+    """Writes `content` under `path`, which several may do at once; one of them is the last.
 
     Raises:
       UserError: if the file cannot be written.
@@ -28,7 +29,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     if is_remote(path):
         _upload(path, content)
         return
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -36,9 +37,10 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _upload(path: Path, content: bytes) -> None:

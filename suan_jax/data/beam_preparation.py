@@ -48,6 +48,7 @@ from suan_jax.data.shard_writer import ShardWriter, Written
 from suan_jax.data.vocabulary import Encoder
 from suan_jax.data.working_folder import working_folder
 from suan_jax.errors import UserError, nearest
+from suan_jax.files import write_bytes
 from suan_jax.notice import notice
 
 ROWS_PER_PIECE = 2_000_000  # rows of a table that one worker reads
@@ -317,10 +318,8 @@ def _save(shared: Path, name: str) -> beam.ParDo:
 
 
 def _save_element(element: object, shared: Path, name: str) -> None:
-    # Under a name of its own, and whole at once: see `_write_partition`.
-    file = shared / f"{uuid.uuid4()}.part"
-    file.write_bytes(pickle.dumps(element))
-    file.rename(file.with_suffix(f".{name}"))
+    # Under a name of its own: see `_write_partition`.
+    write_bytes(shared / f"{uuid.uuid4()}.{name}", pickle.dumps(element))
 
 
 def _load(shared: Path, name: str) -> list:

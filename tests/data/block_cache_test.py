@@ -56,5 +56,5 @@ def test_a_damaged_block_is_made_anew(cache, monkeypatch, damage):
 
 def test_a_cache_that_cannot_be_written_is_named(cache):
     cache.write_text("a file")
-    with pytest.raises(UserError, match=f"cannot write .*, the cache of {VARIABLE}"):
+    with pytest.raises(UserError, match=rf"the cache of {VARIABLE} cannot be written \(.*{cache}"):
         SyntheticLog(SMALL).block(0)

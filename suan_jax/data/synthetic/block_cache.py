@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from suan_jax.data.block import Block
 from suan_jax.errors import UserError
+from suan_jax.files import write_bytes
 
 VARIABLE = "SUAN_SYNTHETIC_CACHE"
 """Environment variable: the directory; generated blocks are kept nowhere if it is not set."""
@@ -40,9 +41,10 @@ def cached(log: str, index: int, make: Callable[[], Block]) -> Block:
         return _read(path)
     block = make()
     try:
-        _write(path, block)
-    except OSError as error:
-        raise UserError(f"cannot write {path}, the cache of {VARIABLE}: {error.strerror}") from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, _packed(block))
+    except (OSError, UserError) as error:
+        raise UserError(f"the cache of {VARIABLE} cannot be written ({error})") from error
     return block
 
 
@@ -60,7 +62,7 @@ def _read(path: Path) -> Block:
     return Block(**fields)
 
 
-def _write(path: Path, block: Block) -> None:
+def _packed(block: Block) -> bytes:
     arrays = {}
     for field in dataclasses.fields(Block):
         value = getattr(block, field.name)
@@ -68,14 +70,6 @@ def _write(path: Path, block: Block) -> None:
             arrays |= {f"{field.name}/{key}": array for key, array in value.items()}
         else:
             arrays[field.name] = value
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Several processes may write the same block, each under a name of its own until it is whole.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    return content.getvalue()
