@@ -93,14 +93,14 @@ def check_out(out: str | Path) -> Path:
     """
     out = Path(out)
     if out.name == "..":
-        raise UserError(f"--out={out} names what is above another folder, expected the path of a new store")
+        raise UserError(f"{out} names what is above another folder, expected the path of a new store")
     try:
         out.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return out
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}") from error
-    raise UserError(f"--out={out} exists already, expected the path of a new store")
+    raise UserError(f"{out} exists already, expected the path of a new store")
 
 
 def sized(schema: Schema, encoders: Mapping[str, Encoder]) -> Schema:

@@ -10,7 +10,6 @@ import polars as pl
 
 from suan_jax.data.sources.log_spec import Column, Events, LogSpec
 from suan_jax.data.sources.raw_table import RawTable
-from suan_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +41,6 @@ class LogTables:
         Raises:
           UserError: if a file or a key column is missing.
         """
-        if not raw.is_dir():
-            raise UserError(f"--raw={raw} is no folder, expected the one that holds {spec.impressions}")
         main = RawTable.open(raw, spec.impressions)
         events = None if spec.events is None else RawTable.open(raw, spec.events.path)
         items = None if spec.items is None else RawTable.open(raw, spec.items.path)
@@ -83,7 +80,7 @@ class LogTables:
         return pl.col(column).cast(pl.Int64 if self.integer_items else pl.String)
 
     def user_key(self, column: str) -> pl.Expr:
-        """A key column of users, likewise."""
+        """A key column of users, in the one type in which all tables compare."""
         return pl.col(column).cast(pl.Int64 if self.integer_users else pl.String)
 
     def has_item(self, column: Column) -> bool:
