@@ -261,7 +261,7 @@ def raw_checks(table: RawTable, column: str) -> list[Check]:
 
 
 def value_checks(table: RawTable, column: str) -> list[Check]:
-    """The same of a column's values, or of those of its lists.
+    """Checks that a column's values, or those of its lists, are raw values: texts, or numbers of 64 bits.
 
     Raises:
       UserError: if they are spans of time, or bytes that are no text.
@@ -296,7 +296,7 @@ def key_check(column: str) -> Check:
 
 
 def key_checks(table: RawTable, column: str) -> list[Check]:
-    """Both: a key is a raw value, and there.
+    """Checks that the values of a key column are there, and raw values.
 
     Raises:
       UserError: as `require_single`.
