@@ -78,9 +78,9 @@ def prepare_store(
         except ModuleNotFoundError as error:
             raise UserError(f"{error.name} is not installed; pip install -e '.[beam]' brings it") from error
         folder = folder.absolute()  # workers start elsewhere
-    described = load_spec(spec) if spec else None
+    described = [load_spec(spec)] if spec else []
     try:
-        log = SOURCES[source](folder, described)
+        log = SOURCES[source](folder, *described)
         if runner:
             return prepare_on_beam(
                 log, out, source, min_count, [f"--runner={runner}", *beam_options], console

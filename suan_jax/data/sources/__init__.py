@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 from suan_jax.data.raw_log import RawLog
 from suan_jax.data.sources import (
@@ -17,7 +15,7 @@ from suan_jax.data.sources import (
     taobao_ad_x1,
 )
 
-SOURCES: dict[str, Callable[[Path, Any], RawLog]] = {
+SOURCES: dict[str, Callable[..., RawLog]] = {
     "kuairand_pure": kuairand_pure.read,
     "taobao_ad": taobao_ad.read,
     "eleme": eleme.read,
@@ -26,4 +24,4 @@ SOURCES: dict[str, Callable[[Path, Any], RawLog]] = {
     "kuaivideo_x1": kuaivideo_x1.read,
     "logs": logs.read,
 }
-"""Name to a function of the folder of raw files and the spec (None where the source takes none)."""
+"""Name to a function of the folder of raw files; that of "logs" takes the spec too."""

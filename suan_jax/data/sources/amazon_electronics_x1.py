@@ -12,7 +12,6 @@ Columns, in any order: label, user_id, item_id, cate_id, item_history, cate_hist
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -36,8 +35,8 @@ SCHEMA = Schema(
 )
 
 
-def read(raw: Path, spec: Any = None) -> RawLog:
-    """The log in a folder of train.csv and test.csv; `spec` is not used.
+def read(raw: Path) -> RawLog:
+    """The log in a folder of train.csv and test.csv.
 
     The rows of train.csv with a user's longest history, their last review there and its negative, are the
     validation split, as test.csv holds the last of all.

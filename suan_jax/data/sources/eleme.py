@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -75,8 +74,8 @@ _SAMPLE = 10_000  # rows that tell which
 _NUMERIC = r"^(-?\d+(\.\d+)?)?(;(-?\d+(\.\d+)?)?)*$"
 
 
-def read(raw: Path, spec: Any = None) -> RawLog:
-    """The log in a folder of files DAY_PART such as D1_0.csv; `spec` is not used.
+def read(raw: Path) -> RawLog:
+    """The log in a folder of files DAY_PART such as D1_0.csv.
 
     The last day there is, D8 of the whole log, tests. `timediff_list` is how long before the impression an
     entry lies; whether in seconds or milliseconds, `hours_list` tells.

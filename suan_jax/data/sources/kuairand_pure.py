@@ -10,7 +10,6 @@ except `is_click`, the label and, of earlier impressions, the action.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -70,8 +69,8 @@ SCHEMA = Schema(
 TABLES = {"duration": Table(buckets=10), "action": Table(min_count=1)}
 
 
-def read(raw: Path, spec: Any = None) -> RawLog:
-    """The log in a folder of the official files; `spec` is not used.
+def read(raw: Path) -> RawLog:
+    """The log in a folder of the official files.
 
     All standard logs of the folder are read, and impressions that repeat on user, video and time count
     once. A user's history is the list in `history_before_4_25.parquet`, where that file is, then all their

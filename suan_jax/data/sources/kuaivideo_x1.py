@@ -16,7 +16,6 @@ Columns, in any order: timestamp, user_id, item_id, is_click, pos_items, neg_ite
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -41,8 +40,8 @@ SCHEMA = Schema(
 )
 
 
-def read(raw: Path, spec: Any = None) -> RawLog:
-    """The log in a folder of train.csv and test.csv; `spec` is not used.
+def read(raw: Path) -> RawLog:
+    """The log in a folder of train.csv and test.csv.
 
     The last tenth of train.csv by timestamp is the validation split, whatever the order of its rows.
 

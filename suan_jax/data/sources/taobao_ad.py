@@ -17,7 +17,6 @@ Columns, in any order:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -66,8 +65,8 @@ SCHEMA = Schema(
 TABLES = {"price": Table(buckets=20), "btag": Table(min_count=1)}
 
 
-def read(raw: Path, spec: Any = None) -> RawLog:
-    """The log in a folder of the four official files; `spec` is not used.
+def read(raw: Path) -> RawLog:
+    """The log in a folder of the four official files.
 
     Up to 12 May train, 13 May tests, days being Beijing's. A user's history is all of their behaviours, of
     which "ipv" is another word for "pv". Users without a profile, and ads without a brand, have missing

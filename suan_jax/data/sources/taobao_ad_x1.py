@@ -15,7 +15,6 @@ customer, brand, price, pid.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -31,8 +30,8 @@ _ADS = ("adgroup_id", "cate_id", "campaign_id", "customer", "brand")
 COLUMNS = ("clk", *LISTS.values(), "userid", *PROFILE, *_ADS, "price", "pid")
 
 
-def read(raw: Path, spec: Any = None) -> RawLog:
-    """The log in a folder of train.csv and test.csv; `spec` is not used.
+def read(raw: Path) -> RawLog:
+    """The log in a folder of train.csv and test.csv.
 
     The last tenth of the rows of train.csv, which its publisher sorted by time, is the validation split.
 
