@@ -1,5 +1,6 @@
 import os
 import pathlib
+import sys
 
 import jax
 import pytest
@@ -26,3 +27,14 @@ def _programs_are_forgotten():
     """What all modules compile takes five gigabytes."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def own_models():
+    """What config files register while a module is tested is forgotten afterwards."""
+    from suan_jax.models import model  # which many tests do without
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setattr(model, "_REGISTRY", dict(model._REGISTRY))
+        yield

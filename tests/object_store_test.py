@@ -31,6 +31,7 @@ from suan_jax.training.restore import restore_learnt
 from suan_jax.training.setup import set_up
 from suan_jax.training.workdir import check_unclaimed, claim, read_config, read_scores, read_summary
 from tests.data.store_test import assert_same, random_log, write
+from tests.ports import free_port
 from tests.studies.stand_in import train_by
 from tests.training.runs import Job, assert_same_bits, last_state, rows, tiny, train_arguments
 
@@ -43,9 +44,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def bucket():
     """The path of a bucket that all clients are sent to, in this process and in those that it starts."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, Path(__file__).with_name("object_store_server.py"), str(port)]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
@@ -307,9 +306,7 @@ def test_it_is_evaluated_and_served_as_the_one_here(bucket, runs):
 def test_two_hosts_without_a_shared_disk_train_it(bucket, runs, tmp_path):
     folder, workdir = runs[0], bucket / "pair"
     arguments = train_arguments(workdir, *_OVERRIDES, "train.steps=10", arguments="store=gs://bucket/data")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        arguments += [f"--coordinator=localhost:{free.getsockname()[1]}", "--processes=2"]
+    arguments += [f"--coordinator=localhost:{free_port()}", "--processes=2"]
     environment = {"JAX_NUM_CPU_DEVICES": "1", "JAX_COMPILATION_CACHE_DIR": str(folder / "xla")}
     caches = [tmp_path / str(host) for host in range(2)]
     jobs = [

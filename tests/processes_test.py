@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests import processes_run
+from tests.ports import free_port
 from tests.training.conftest import _compile_once  # noqa: F401, a fixture
 from tests.training.runs import ROOT, Job, arrays, last_state, rows, tiny, train_arguments
 
@@ -29,16 +30,10 @@ _COUNTS = [2, pytest.param(4, marks=pytest.mark.skipif("FOUR_HOSTS" not in os.en
 _PATIENCE = 400  # seconds
 
 
-def _free_port():
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
-
-
 def _start(workdir, count, *overrides, devices=1):
     """The processes of one job."""
     arguments = train_arguments(workdir, *_OVERRIDES, *overrides)
-    arguments += [f"--coordinator=localhost:{_free_port()}", f"--processes={count}"]
+    arguments += [f"--coordinator=localhost:{free_port()}", f"--processes={count}"]
     environment = {"JAX_NUM_CPU_DEVICES": str(devices)}
     return [Job(*arguments, f"--process={index}", **environment) for index in range(count)]
 
@@ -48,7 +43,7 @@ def _start_by_slurm(workdir, count, *overrides):
     arguments = [*train_arguments(workdir, *_OVERRIDES, *overrides), "--distributed"]
     # JAX makes the port of the job's number.
     slurm = {
-        "JOB_ID": _free_port() % 4096,
+        "JOB_ID": free_port() % 4096,
         "STEP_NODELIST": "localhost",
         "STEP_NUM_NODES": 1,
         "NTASKS": count,
@@ -155,7 +150,7 @@ def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path, count):
 @pytest.fixture(scope="module", params=_COUNTS)
 def seen(request, tmp_path_factory):
     """What each of several processes gathered of the batches of a log, on two devices each."""
-    folder, port = tmp_path_factory.mktemp("batches"), _free_port()
+    folder, port = tmp_path_factory.mktemp("batches"), free_port()
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
     environment["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, processes_run.__file__, str(folder), str(port), str(request.param)]
@@ -226,7 +221,7 @@ def test_a_port_that_is_taken_is_named(tmp_path):
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_process_that_is_alone_says_whom_it_waits_for_and_ends(index):
-    address = f"localhost:{_free_port()}"
+    address = f"localhost:{free_port()}"
     code = "import sys; from suan_jax import processes as p; p._MINUTES = .05; p._join(sys.argv[1], 2, {})"
     command = [sys.executable, "-c", code.format(index), address]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, cwd=ROOT, check=False)
@@ -238,7 +233,7 @@ def test_a_process_that_is_alone_says_whom_it_waits_for_and_ends(index):
 
 
 def test_processes_of_another_config_are_refused(tmp_path):
-    address = f"--coordinator=localhost:{_free_port()}"
+    address = f"--coordinator=localhost:{free_port()}"
     jobs = [
         Job(*train_arguments(tmp_path / "run", f"train.seed={i}"), address, "--processes=2", f"--process={i}")
         for i in range(2)

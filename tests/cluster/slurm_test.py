@@ -20,9 +20,8 @@ def run(tmp_path):
     """Starts a script whose srun runs a line of shell; both commands note how they were called."""
 
     def start(text, srun):
-        tools = {"srun": f'echo srun "$@" >> {tmp_path}/calls; {srun}', "scontrol": None}
-        tools["scontrol"] = f'echo scontrol "$@" >> {tmp_path}/calls'
-        for name, line in tools.items():
+        note = f'"$@" >> {tmp_path}/calls'
+        for name, line in {"srun": f"echo srun {note}; {srun}", "scontrol": f"echo scontrol {note}"}.items():
             (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
             (tmp_path / name).chmod(0o755)
         environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "17"}

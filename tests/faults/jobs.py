@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from tests.faults.job_spec import write_log
+from tests.ports import free_port
 from tests.training import runs
 from tests.training.runs import ROOT
 
@@ -57,7 +57,7 @@ class Job:
         flags, count = [config, f"--workdir={self.workdir}"], 1
         if self.name == "processes":
             count, environment["JAX_NUM_CPU_DEVICES"] = 2, "1"
-            flags += [f"--coordinator=localhost:{_free_port()}", f"--processes={count}"]
+            flags += [f"--coordinator=localhost:{free_port()}", f"--processes={count}"]
         own = [[f"--process={index}"] if count > 1 else [] for index in range(count)]
         return [runs.Job(*flags, *more, launch=launch, **environment) for more in own]
 
@@ -129,9 +129,3 @@ def _digest(content: bytes) -> str:
 
 def _without_speed(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in _SPEED}
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]

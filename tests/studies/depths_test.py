@@ -2,7 +2,6 @@ import csv
 import importlib.util
 import json
 import pathlib
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from suan_jax import config_file
 from suan_jax.errors import UserError
 from suan_jax.evaluation import adaptive, metrics
 from suan_jax.evaluation.depths import headroom
-from suan_jax.models import model
 from suan_jax.studies import depths_report
 from suan_jax.studies.depths import study_depths
 from suan_jax.training.evaluation import Evaluation
@@ -20,16 +18,8 @@ from suan_jax.training.restore import restore_run
 from suan_jax.training.workdir import claim
 from tests.training.runs import Job
 
+pytestmark = pytest.mark.usefixtures("own_models")
 LOOPED = pathlib.Path(__file__).parents[1] / "training" / "looped_config.py"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _registered():
-    """What the config file registers is forgotten afterwards."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [*sys.path])
-        patch.setattr(model, "_REGISTRY", dict(model._REGISTRY))
-        yield
 
 
 def _config(arguments="", *overrides):

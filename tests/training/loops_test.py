@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 import re
-import sys
 
 import jax
 import numpy as np
@@ -14,7 +13,6 @@ from suan_jax import config_file
 from suan_jax.errors import UserError
 from suan_jax.evaluation import metrics
 from suan_jax.files import read_json
-from suan_jax.models import model
 from suan_jax.training.evaluate_run import evaluate_run
 from suan_jax.training.evaluation import Evaluation
 from suan_jax.training.loop import train
@@ -24,16 +22,8 @@ from suan_jax.training.setup import set_up
 from suan_jax.training.summary import flops_by_loops
 from tests.training.runs import Job, last_state, rows, tiny
 
+pytestmark = pytest.mark.usefixtures("own_models")
 LOOPED = pathlib.Path(__file__).with_name("looped_config.py")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _registered():
-    """What the config file registers is forgotten afterwards."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [*sys.path])
-        patch.setattr(model, "_REGISTRY", dict(model._REGISTRY))
-        yield
 
 
 @pytest.fixture(scope="module")
