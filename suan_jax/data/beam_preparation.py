@@ -29,17 +29,17 @@ from rich.console import Console
 
 from suan_jax.data import preparation
 from suan_jax.data.blocking import INDEX, Scale
-from suan_jax.data.counting import Key, add_counts, build, sort_out, value_counts
+from suan_jax.data.counting import Key, add_counts, build_encoder, sort_out, value_counts
 from suan_jax.data.partitioning import (
     PARTITION,
     Plan,
     add_tallies,
-    assign,
-    files,
+    assign_partitions,
     number_rows,
     number_users,
+    partition_files,
     plan,
-    sink,
+    sink_partitions,
     tally,
 )
 from suan_jax.data.preparation_summary import Summary
@@ -248,11 +248,11 @@ def _scatter(piece: Piece, partitions: int) -> Iterator[tuple[int, tuple[str, by
     """The rows of a piece as Parquet files of one partition each."""
     name, frame = piece
     users = frame.select(USER).unique().collect(engine="streaming")
-    keys = assign(users, partitions).select(USER, PARTITION)
+    keys = assign_partitions(users, partitions).select(USER, PARTITION)
     with tempfile.TemporaryDirectory() as folder:
         sunk = Path(folder) / name
-        sink(frame.join(keys.lazy(), on=USER), sunk, ROWS_PER_PIECE // partitions)
-        for file in files(sunk):
+        sink_partitions(frame.join(keys.lazy(), on=USER), sunk, ROWS_PER_PIECE // partitions)
+        for file in partition_files(sunk):
             yield int(file.parent.name.partition("=")[2]), (name, file.read_bytes())
 
 
@@ -282,7 +282,7 @@ def _count_values(rows: Rows, job: _Job) -> Iterator[tuple[Key, pl.DataFrame]]:
 
 def _build(counted: tuple[Key, pl.DataFrame], job: _Job) -> tuple[Key, Encoder | Scale]:
     key, counts = counted
-    return key, build(job.raw, key, counts, job.min_count)
+    return key, build_encoder(job.raw, key, counts, job.min_count)
 
 
 def _count_users(rows: Rows) -> tuple[int, int]:

@@ -16,7 +16,7 @@ Key = tuple[str, str]
 """What values are counted for: ("table", its name) or ("dense", the column)."""
 
 
-def keys(raw: RawLog) -> list[Key]:
+def counted_keys(raw: RawLog) -> list[Key]:
     """What is counted in a log, each once; tables of hashed ids need no counts."""
     tables = {feature.table for _, feature in _features(raw)}
     counted = sorted(name for name in tables if not _table(raw, name).hash_ids)
@@ -24,7 +24,7 @@ def keys(raw: RawLog) -> list[Key]:
 
 
 def value_counts(raw: RawLog, rows: Mapping[str, pl.LazyFrame]) -> Iterator[tuple[Key, pl.DataFrame]]:
-    """Distinct `value`s that training reads, and their `count`s, key by key in the order of `keys`.
+    """Distinct `value`s that training reads, and their `count`s, key by key in the order of `counted_keys`.
 
     Args:
       raw: the log's schema and tables; its frames are not read.
@@ -42,7 +42,7 @@ def value_counts(raw: RawLog, rows: Mapping[str, pl.LazyFrame]) -> Iterator[tupl
         listed = group == "history" and "events" not in rows
         column = history_column(feature.name) if listed else feature.name
         columns.setdefault(feature.table, []).append((group, column))
-    for kind, name in keys(raw):
+    for kind, name in counted_keys(raw):
         if kind == "dense":
             readers, dtype = [("context", name)], pl.Float64()
         else:
@@ -59,7 +59,7 @@ def add_counts(counts: Iterable[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(counts).group_by("value").agg(pl.col("count").sum())
 
 
-def build(raw: RawLog, key: Key, counts: pl.DataFrame, min_count: int) -> Encoder | Scale:
+def build_encoder(raw: RawLog, key: Key, counts: pl.DataFrame, min_count: int) -> Encoder | Scale:
     """The encoder of a table, or the scale of a dense column, from its counts."""
     kind, name = key
     if kind == "dense":
@@ -73,7 +73,7 @@ def build(raw: RawLog, key: Key, counts: pl.DataFrame, min_count: int) -> Encode
 def sort_out(
     raw: RawLog, built: Mapping[Key, Encoder | Scale]
 ) -> tuple[dict[str, Encoder], dict[str, Scale]]:
-    """What was built for all `keys` as the encoders of all tables, by name, and the scales of all columns."""
+    """What was built for all `counted_keys` as the encoders of all tables, by name, and the scales of all columns."""
     encoders: dict[str, Encoder] = {}
     for name in sorted({feature.table for _, feature in _features(raw)}):
         ids = _table(raw, name).hash_ids

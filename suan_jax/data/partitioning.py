@@ -102,11 +102,11 @@ def number_users(impressions: pl.LazyFrame, partitions: int) -> pl.DataFrame:
     """
     train_time = pl.col(TIME).filter(~pl.col(TEST))
     per_user = impressions.group_by(USER).agg(train_time.len().alias(SEEN), train_time.max().alias(_LAST))
-    users = assign(per_user.collect(engine="streaming"), partitions).sort(RANK, USER)
+    users = assign_partitions(per_user.collect(engine="streaming"), partitions).sort(RANK, USER)
     return users.with_row_index(INDEX).with_columns(pl.col(INDEX).cast(pl.Int64))
 
 
-def assign(users: pl.DataFrame, partitions: int) -> pl.DataFrame:
+def assign_partitions(users: pl.DataFrame, partitions: int) -> pl.DataFrame:
     """Adds `_rank` and `_partition`, the range of ranks that it falls in, to distinct users."""
     ranked = users.with_columns(pl.Series(RANK, user_rank(users[USER])))
     return ranked.with_columns((pl.col(RANK) * partitions).floor().cast(pl.Int64).alias(PARTITION))
@@ -139,7 +139,7 @@ def number_rows(raw: RawLog, users: pl.DataFrame, plan: Plan) -> dict[str, pl.La
     return frames
 
 
-def sink(frame: pl.LazyFrame, folder: Path, rows: int) -> None:
+def sink_partitions(frame: pl.LazyFrame, folder: Path, rows: int) -> None:
     """Streams a frame into files of a new folder, apart by `_partition`; numbers that are none become null.
 
     Args:
@@ -157,7 +157,7 @@ def sink(frame: pl.LazyFrame, folder: Path, rows: int) -> None:
     )
 
 
-def files(folder: Path, partition: int | None = None) -> list[Path]:
-    """The files of a folder that `sink` wrote, of one partition or of all."""
+def partition_files(folder: Path, partition: int | None = None) -> list[Path]:
+    """The files of a folder that `sink_partitions` wrote, of one partition or of all."""
     within = folder if partition is None else folder / f"{PARTITION}={partition}"
     return sorted(within.rglob("*.parquet"))

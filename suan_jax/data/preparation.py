@@ -12,8 +12,16 @@ from rich.console import Console
 from suan_jax.data import blocking, row_histories
 from suan_jax.data.block import Block
 from suan_jax.data.blocking import INDEX, OWNER, Scale
-from suan_jax.data.counting import build, keys, sort_out, value_counts
-from suan_jax.data.partitioning import Plan, files, number_rows, number_users, plan, sink, tally
+from suan_jax.data.counting import build_encoder, counted_keys, sort_out, value_counts
+from suan_jax.data.partitioning import (
+    Plan,
+    number_rows,
+    number_users,
+    partition_files,
+    plan,
+    sink_partitions,
+    tally,
+)
 from suan_jax.data.preparation_summary import Summary
 from suan_jax.data.raw_log import ORDER, TIME, USER, RawLog
 from suan_jax.data.store_writer import StoreWriter
@@ -61,9 +69,9 @@ def prepare(
         users = number_users(raw.impressions, planned.partitions)
         names = _spill(number_rows(raw, users, planned), planned, spill)
         built = {}
-        with progress(len(keys(raw)), "counting values") as done:
+        with progress(len(counted_keys(raw)), "counting values") as done:
             for key, counts in value_counts(raw, {name: _scan(spill, name) for name in names}):
-                built[key] = build(raw, key, counts, min_count)
+                built[key] = build_encoder(raw, key, counts, min_count)
                 done.advance()
         encoders, scales = sort_out(raw, built)
         schema = sized(raw.schema, encoders)
@@ -163,11 +171,11 @@ def _spill(frames: Mapping[str, pl.LazyFrame], planned: Plan, spill: Path) -> li
             buffered = ROWS_BUFFERED // (planned.entries if name == "impressions" else 1)
             empty = pl.LazyFrame(schema=frame.collect_schema())
             empty.sink_parquet(spill / f"{name}.parquet")  # what an empty folder reads
-            sink(frame, spill / name, buffered // planned.partitions)
+            sink_partitions(frame, spill / name, buffered // planned.partitions)
             done.advance()
     return list(frames)
 
 
 def _scan(spill: Path, name: str, partition: int | None = None) -> pl.LazyFrame:
-    paths = [spill / f"{name}.parquet", *files(spill / name, partition)]
+    paths = [spill / f"{name}.parquet", *partition_files(spill / name, partition)]
     return pl.scan_parquet(paths, hive_partitioning=False)

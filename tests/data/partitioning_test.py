@@ -3,7 +3,7 @@ import polars as pl
 import pytest
 
 from suan_jax.data.blocking import RANK
-from suan_jax.data.partitioning import PARTITION, Plan, add_tallies, assign, plan, tally
+from suan_jax.data.partitioning import PARTITION, Plan, add_tallies, assign_partitions, plan, tally
 from suan_jax.data.raw_log import ORDER, TEST, TIME, USER, RawLog
 from suan_jax.schema import Schema
 
@@ -43,7 +43,7 @@ def test_tallies_of_pieces_add_up():
 def test_partitions_hold_the_rows_asked_for_and_follow_the_rank():
     raw = _raw(np.arange(300), tested=60)
     assert _plan(raw).partitions == 6 and _plan(raw, events=301).partitions == 7
-    users = assign(pl.DataFrame({USER: np.arange(5_000)}), 7).sort(RANK)
+    users = assign_partitions(pl.DataFrame({USER: np.arange(5_000)}), 7).sort(RANK)
     assert users[PARTITION].is_sorted() and users[PARTITION].unique().to_list() == list(range(7))
     sizes = users[PARTITION].value_counts()["count"]
     assert sizes.max() < 1.2 * sizes.min()
