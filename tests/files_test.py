@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from suan_jax.errors import UserError
-from suan_jax.files import read_json, write_array, write_json
+from suan_jax.files import read_json, write_array, write_bytes, write_json
 
 
 @pytest.mark.smoke
@@ -35,3 +35,17 @@ def test_an_array_comes_back(tmp_path):
     write_array(tmp_path / "x.npy", array)
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), array)
     assert os.listdir(tmp_path) == ["x.npy"]
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path, monkeypatch):
+    """The second writes all of it while the first is about to rename."""
+    path, sync = tmp_path / "x", os.fsync
+
+    def meanwhile(descriptor):
+        monkeypatch.setattr(os, "fsync", sync)
+        write_bytes(path, b"second")
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    write_bytes(path, b"first")
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["x"]

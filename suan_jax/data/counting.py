@@ -73,7 +73,7 @@ def build_encoder(raw: RawLog, key: Key, counts: pl.DataFrame, min_count: int) -
 def sort_out(
     raw: RawLog, built: Mapping[Key, Encoder | Scale]
 ) -> tuple[dict[str, Encoder], dict[str, Scale]]:
-    """What was built for all `counted_keys` as the encoders of all tables, by name, and the scales of all columns."""
+    """What was built for all `counted_keys`: the encoders of all tables, by name, and the columns' scales."""
     encoders: dict[str, Encoder] = {}
     for name in sorted({feature.table for _, feature in _features(raw)}):
         ids = _table(raw, name).hash_ids
