@@ -1,13 +1,14 @@
-import os
+import gc
 import pathlib
 import sys
 
 import jax
 import pytest
 
-from tests.compiling import XLA_FLAGS
+from tests.compiling import compile_once, compile_quickly
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}"  # of jobs that tests start, too
+compile_quickly()
+compile_once()
 
 _TESTS = pathlib.Path(__file__).parent
 
@@ -20,6 +21,11 @@ def pytest_collection_modifyitems(items):
         case = getattr(item, "callspec", None) and item.callspec.params.get("case")
         group = f"{item.path.stem}-{case}" if case else "-".join(folder) or item.path.stem
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish():
+    """What was imported stays: looking for garbage in it is a tenth of the time that tracing takes."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)

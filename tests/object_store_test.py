@@ -260,7 +260,7 @@ def _is_saved(checkpoint):
 def runs(bucket, tmp_path_factory):
     """A run here, left alone, and one at gs:// from a store there that was killed, stopped and repeated."""
     folder = tmp_path_factory.mktemp("runs")
-    environment = {"JAX_COMPILATION_CACHE_DIR": str(folder / "xla"), "XDG_CACHE_HOME": str(folder / "cache")}
+    environment = {"XDG_CACHE_HOME": str(folder / "cache")}
     write(folder / "store", random_log(4, blocks=24))
     _copy_up(folder / "store", bucket / "data")
 
@@ -307,7 +307,7 @@ def test_two_hosts_without_a_shared_disk_train_it(bucket, runs, tmp_path):
     folder, workdir = runs[0], bucket / "pair"
     arguments = train_arguments(workdir, *_OVERRIDES, "train.steps=10", arguments="store=gs://bucket/data")
     arguments += [f"--coordinator=localhost:{free_port()}", "--processes=2"]
-    environment = {"JAX_NUM_CPU_DEVICES": "1", "JAX_COMPILATION_CACHE_DIR": str(folder / "xla")}
+    environment = {"JAX_NUM_CPU_DEVICES": "1"}
     caches = [tmp_path / str(host) for host in range(2)]
     jobs = [
         Job(*arguments, f"--process={host}", **environment, XDG_CACHE_HOME=str(cache))

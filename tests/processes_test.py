@@ -13,7 +13,6 @@ import pytest
 
 from tests import processes_run
 from tests.ports import free_port
-from tests.training.conftest import _compile_once  # noqa: F401, a fixture
 from tests.training.runs import ROOT, Job, arrays, last_state, rows, tiny, train_arguments
 
 _OVERRIDES = (

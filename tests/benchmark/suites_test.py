@@ -13,18 +13,11 @@ from suan_jax.errors import UserError
 TIMES = ("ms", "ms_low", "ms_high")
 
 
-@pytest.fixture
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def positive(row, *names):
     return all(isinstance(row[name], (int, float)) and row[name] > 0 for name in names)
 
 
-def test_step_rows_hold_what_they_promise(quick_compilation):
+def test_step_rows_hold_what_they_promise():
     size = step.Size(width=8, layers=1, heads=2, max_len=3, batch_size=4, head=(4,), items=1024)
     rows = list(step.measure(size, repeats=2))
     assert [row["name"] for row in rows] == ["suan", "suan without time bias", "din"]
@@ -37,7 +30,7 @@ def test_step_rows_hold_what_they_promise(quick_compilation):
     assert positive(rows[0], "ratio_to_no_time_bias")
 
 
-def test_packed_step_rows_are_of_as_many_examples(quick_compilation):
+def test_packed_step_rows_are_of_as_many_examples():
     size = step.Size(8, 1, 2, max_len=3, batch_size=4, head=(4,), items=1024, candidates=2)
     packed, alone = step.measure(size, repeats=2)
     assert [(row["name"], row["candidates"]) for row in (packed, alone)] == [
@@ -50,7 +43,7 @@ def test_packed_step_rows_are_of_as_many_examples(quick_compilation):
     assert positive(packed, "ratio_to_unpacked", "flops_per_second")
 
 
-def test_loops_rows_hold_what_they_promise(quick_compilation):
+def test_loops_rows_hold_what_they_promise():
     size = loops.Size(max_len=3, batch_size=4, head=(4,), items=1024)
     rows = list(loops.measure(size, loops=(0, 2), repeats=2))
     names = [("loopctr", 0), ("loopctr", 2), ("loopctr, remat", 2), ("stackctr", 2)]
@@ -62,7 +55,7 @@ def test_loops_rows_hold_what_they_promise(quick_compilation):
     assert rows[1]["ms_per_loop"] == pytest.approx((rows[1]["ms"] - rows[0]["ms"]) / 2)
 
 
-def test_serving_rows_hold_what_they_promise(quick_compilation, monkeypatch):
+def test_serving_rows_hold_what_they_promise(monkeypatch):
     monkeypatch.setattr(serving, "_DILATIONS", (2,))
     size = serving.Size(max_len=20, candidates=3, width=8, layers=1, head=(4,), items=1024)
     *models, host = serving.measure(size, repeats=2)
@@ -120,7 +113,7 @@ def test_sizes_of_a_gpu_are_rows_with_a_reason_on_a_cpu(name, small, large, monk
     assert len(rows) == small + large
 
 
-def test_fuxictr_rows_hold_what_they_promise(quick_compilation):
+def test_fuxictr_rows_hold_what_they_promise():
     pytest.importorskip("suan_jax.benchmark.fuxictr_models", reason="needs the extra `parity`")
     size = fuxictr.Size(items=1024, max_len=3, batch_size=4, embedding_width=8, head=(4,))
     rows = list(fuxictr.measure(size, repeats=2))

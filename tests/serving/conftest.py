@@ -1,7 +1,6 @@
 import pytest
 
 from tests.serving.workdirs import write_run
-from tests.training.conftest import _compile_once  # noqa: F401
 from tests.training.runs import tiny
 
 

@@ -1,1 +1,0 @@
-from tests.training.conftest import _compile_once  # noqa: F401
