@@ -127,37 +127,40 @@ def to_jax(batch: Batch) -> Batch:
 
 def garble_pads(batch: Batch, schema: Schema, seed: int = 0) -> Batch:
     """Random ids, ages and flags in the history slots that are pads."""
-    rng = np.random.default_rng(seed)
-    mask = np.asarray(batch.history_mask)
+    batch, rng = _to_numpy(batch), np.random.default_rng(seed)
+    mask = batch.history_mask
     noise = random_ids(rng, schema, schema.history, mask.shape)
-    history = {name: jnp.where(_like(mask, ids), ids, noise[name]) for name, ids in batch.history.items()}
-    age = jnp.where(mask, batch.history_age, rng.integers(0, 2**31 - 1, mask.shape).astype(np.int32))
-    timed = jnp.where(mask, batch.history_timed, rng.random(mask.shape) < 0.5)
-    return batch.replace(history=history, history_age=age, history_timed=timed)
+    history = {name: np.where(_like(mask, ids), ids, noise[name]) for name, ids in batch.history.items()}
+    age = np.where(mask, batch.history_age, rng.integers(0, 2**31 - 1, mask.shape).astype(np.int32))
+    timed = np.where(mask, batch.history_timed, rng.random(mask.shape) < 0.5)
+    return to_jax(batch.replace(history=history, history_age=age, history_timed=timed))
 
 
 def pad_history(batch: Batch, length: int) -> Batch:
     """The same batch with `length` history slots, the new ones pads."""
+    batch = _to_numpy(batch)
     more = length - batch.history_mask.shape[1]
 
     def pad(x):
-        return jnp.pad(x, [(0, 0), (0, more)] + [(0, 0)] * (x.ndim - 2))
+        return np.pad(x, [(0, 0), (0, more)] + [(0, 0)] * (x.ndim - 2))
 
-    return batch.replace(
+    padded = batch.replace(
         history={name: pad(ids) for name, ids in batch.history.items()},
         history_mask=pad(batch.history_mask),
         history_age=pad(batch.history_age),
         history_timed=pad(batch.history_timed),
     )
+    return to_jax(padded)
 
 
 def one_candidate(batch: Batch, index: int) -> Batch:
     """The batch with the candidate at `index` alone."""
+    batch = _to_numpy(batch)
 
     def take(x):
         return x[:, index : index + 1]
 
-    return batch.replace(
+    alone = batch.replace(
         candidate={name: take(ids) for name, ids in batch.candidate.items()},
         context={name: take(ids) for name, ids in batch.context.items()},
         candidate_mask=take(batch.candidate_mask),
@@ -166,26 +169,33 @@ def one_candidate(batch: Batch, index: int) -> Batch:
         dense=take(batch.dense),
         label=take(batch.label),
     )
+    return to_jax(alone)
 
 
 def single_example(batch: Batch, index: int) -> Batch:
     """The plain examples of the candidates at `index`: their own slice of history, at their own time."""
-    single = one_candidate(batch, index)
+    single = _to_numpy(one_candidate(batch, index))
     age = single.candidate_age
-    mask = batch.history_mask & (jnp.arange(batch.history_mask.shape[1]) < single.visible)
-    return single.replace(
-        history={name: jnp.where(_like(mask, ids), ids, PAD) for name, ids in batch.history.items()},
+    mask = single.history_mask & (np.arange(single.history_mask.shape[1]) < single.visible)
+    example = single.replace(
+        history={name: np.where(_like(mask, ids), ids, PAD) for name, ids in single.history.items()},
         history_mask=mask,
-        history_age=jnp.where(mask, batch.history_age - age, 0),
-        history_timed=batch.history_timed & mask,
-        candidate_age=jnp.zeros_like(age),
-        week_second=jnp.mod(batch.week_second - age[:, 0], WEEK),
+        history_age=np.where(mask, single.history_age - age, 0),
+        history_timed=single.history_timed & mask,
+        candidate_age=np.zeros_like(age),
+        week_second=np.mod(single.week_second - age[:, 0], WEEK),
     )
+    return to_jax(example)
 
 
 def rows_of(batch: Batch, keep) -> Batch:
     """The rows of a batch that the index `keep` selects."""
-    return jax.tree.map(lambda x: x[keep], batch)
+    return to_jax(jax.tree.map(lambda x: x[keep], _to_numpy(batch)))
+
+
+def _to_numpy(batch: Batch) -> Batch:
+    """In NumPy nothing is compiled for a change of a batch."""
+    return jax.tree.map(np.asarray, batch)
 
 
 def _like(mask, ids):

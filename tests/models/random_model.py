@@ -22,26 +22,29 @@ def random_model(
     config: ModelDefinition, max_len: int = 7, schema: Schema | None = None, noise: float = 0.2
 ) -> tuple[Model, Variables]:
     """A model and its variables, every parameter moved by noise, so that every part of it shows."""
-    schema = schema or random_schema()
+    model = model_of(config, max_len, schema)
+    return model, _variables(model, random_batch(0, model.schema, length=max_len), noise)
+
+
+def model_of(config: ModelDefinition, max_len: int = 7, schema: Schema | None = None) -> Model:
+    """The model alone, whose tables show, too."""
     data, optimizer = DataConfig(max_len=max_len), OptimizerConfig(embedding_init=0.7)
-    model = models.build(Config(model=config, data=data, optimizer=optimizer), schema)
-    batch = random_batch(0, schema, length=max_len)
-    return model, _variables(model, batch, noise, optimizer.embedding_init)
+    return models.build(Config(model=config, data=data, optimizer=optimizer), schema or random_schema())
 
 
-def _variables(model: Model, batch: Batch, noise: float, embedding_init: float) -> Variables:
+def _variables(model: Model, batch: Batch, noise: float) -> Variables:
     """As `model.init`, drawn by NumPy: a generator compiled for each parameter takes seconds."""
+    traced = []
 
     def constants(batch: Batch) -> list[jax.Array]:
-        leaves = jax.tree_util.tree_leaves_with_path(model.init(jax.random.key(0), batch))
-        return [leaf for path, leaf in leaves if path[-1].key in _CONSTANTS]
+        traced.append(jax.tree.flatten_with_path(model.init(jax.random.key(0), batch)))
+        return [leaf for path, leaf in traced[0][0] if path[-1].key in _CONSTANTS]
 
-    shapes, tree = jax.tree_util.tree_flatten_with_path(jax.eval_shape(model.init, jax.random.key(0), batch))
     initial = iter(jax.jit(constants)(batch))
     rng = np.random.default_rng(0)
-    leaves = []
+    leaves, [(shapes, tree)] = [], traced
     for (collection, *_, name), shape in shapes:
-        scale = embedding_init if collection.key == "tables" else np.prod(shape.shape[:-1]) ** -0.5
+        scale = model.embedding_init if collection.key == "tables" else np.prod(shape.shape[:-1]) ** -0.5
         leaf = next(initial) if name.key in _CONSTANTS else scale * rng.normal(size=shape.shape)
         if collection.key == "params":
             leaf = leaf + noise * rng.normal(size=shape.shape)
