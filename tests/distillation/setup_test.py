@@ -32,7 +32,7 @@ def _batches(setup, count):
 def _items(*overrides):
     """The states of student and teacher after some steps together, and the run."""
     setup = set_up_online(tiny(_ONLINE, *overrides))
-    state, _ = take_steps(setup, setup.fresh_state(), 0, _STEPS)
+    state, _ = take_steps(setup, setup.compile_step(), setup.fresh_state(), 0, _STEPS)
     return setup, state.items()
 
 
@@ -50,7 +50,7 @@ def test_a_teacher_that_does_not_count_leaves_the_student_as_it_is_alone(unweigh
     setup, items = unweighted
     own = {field.name: getattr(setup.config, field.name) for field in dataclasses.fields(Config)}
     alone = set_up(Config(**own))
-    expected, _ = take_steps(alone, alone.fresh_state(), 0, _STEPS)
+    expected, _ = take_steps(alone, alone.compile_step(), alone.fresh_state(), 0, _STEPS)
     got = arrays(items["state"])
     assert got.keys() == arrays(expected).keys()
     for name, array in arrays(expected).items():

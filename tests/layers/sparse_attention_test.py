@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -83,15 +84,23 @@ def inputs(seed, length, candidates=2, lengths=None, across_time=False):
     return params, normal(4, length + candidates, WIDTH), batch
 
 
+@functools.cache
+def compiled(function, settings):
+    def run(params, x, batch):
+        weight = np.random.default_rng(99).normal(size=x.shape)
+
+        def loss(params, x):
+            out = function(params, x, batch, *settings)
+            return jnp.sum(weight * jnp.sin(out)), out
+
+        gradients, out = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+        return out, gradients
+
+    return jax.jit(run)
+
+
 def value_and_gradients(function, params, x, batch, *settings):
-    weight = np.random.default_rng(99).normal(size=x.shape)
-
-    def loss(params, x):
-        out = function(params, x, batch, *settings)
-        return jnp.sum(weight * jnp.sin(out)), out
-
-    gradients, out = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, x)
-    return out, gradients
+    return compiled(function, settings)(params, x, batch)
 
 
 def assert_close(one, other):

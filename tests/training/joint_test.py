@@ -46,12 +46,21 @@ class _Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("lost", [False, True], ids=["at_one_step", "at_different_steps"])
-def test_go_on_where_they_were_killed(tmp_path, monkeypatch, lost):
-    configs = [_run(0, 1e-3), _run(1, 2e-3)]
-    whole = {tmp_path / f"whole_{seed}": config for seed, config in enumerate(configs)}
-    killed = {tmp_path / f"killed_{seed}": config for seed, config in enumerate(configs)}
-    expected = train_together(whole)
+def _two(folder):
+    """Work directories and configs of the two runs that are killed."""
+    return {folder / str(seed): _run(seed, rate) for seed, rate in enumerate((1e-3, 2e-3))}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Work directories of the two left alone, and their summaries."""
+    return train_together(_two(tmp_path_factory.mktemp("whole")))
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """The folder of the two, killed at a step that both have saved."""
+    folder = tmp_path_factory.mktemp("killed")
     pause = Run.pause
 
     def dies(self, step, state):
@@ -59,16 +68,23 @@ def test_go_on_where_they_were_killed(tmp_path, monkeypatch, lost):
         if step == 12 and self.setup.config.train.seed == 1:
             raise _Killed
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "pause", dies)
         with pytest.raises(_Killed):
-            train_together(killed)
+            train_together(_two(folder))
+    return folder
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["at_one_step", "at_different_steps"])
+def test_go_on_where_they_were_killed(whole, killed, tmp_path, lost):
+    folder = shutil.copytree(killed, tmp_path / "killed")
     if lost:
-        shutil.rmtree(tmp_path / "killed_1" / "checkpoints" / "12")
-    got = train_together(killed)
-    for one, other, config in zip(got, expected, configs, strict=True):
+        shutil.rmtree(folder / "1" / "checkpoints" / "12")
+    configs = _two(folder)
+    got = train_together(configs)
+    for (one, config), other in zip(configs.items(), whole, strict=True):
         assert got[one]["trained_together"] == (1 if lost else 2)
-        assert got[one]["auc"] == pytest.approx(expected[other]["auc"], abs=1e-5)
+        assert got[one]["auc"] == pytest.approx(whole[other]["auc"], abs=1e-5)
         state, reference = (last_state(workdir, config)[0] for workdir in (one, other))
         if lost:
             for name, array in arrays(reference).items():

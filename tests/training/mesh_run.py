@@ -28,19 +28,20 @@ def main(folder: Path, name: str, mesh: str, other: str) -> None:
         setup = set_up(
             tiny(f"mesh.data={data}", f"mesh.model={split}", *overrides, arguments=f"model={model}")
         )
+        step = setup.compile_step()
         seen = {"devices": jax.device_count()}
         if not (folder / model / name).exists():
-            state, first = take_steps(setup, setup.fresh_state(), 0, MIDDLE)
+            state, first = take_steps(setup, step, setup.fresh_state(), 0, MIDDLE)
             checkpoints = Checkpoints(folder / model / name)
             checkpoints.save(state, {}, {}, {})
-            state, second = take_steps(setup, state, MIDDLE, STEPS)
+            state, second = take_steps(setup, step, state, MIDDLE, STEPS)
             checkpoints.close()
             seen |= {"losses": first + second, "pieces": _pieces(state)}
         if (folder / model / other).exists():
             checkpoints = Checkpoints(folder / model / other, read_only=True)
             state, _ = checkpoints.restore(setup.abstract)
             checkpoints.close()
-            seen["resumed"] = take_steps(setup, state, MIDDLE, STEPS)[1]
+            seen["resumed"] = take_steps(setup, step, state, MIDDLE, STEPS)[1]
         (folder / model / f"{name}_after_{other}.json").write_text(json.dumps(seen))
 
 

@@ -22,6 +22,7 @@ from suan_jax.training.checkpoint import Checkpoints
 from suan_jax.training.setup import Setup, set_up
 from suan_jax.training.sharding import place_batch
 from suan_jax.training.state import TrainState
+from suan_jax.training.step import TrainStep
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).with_name("tiny_config.py")
@@ -81,9 +82,10 @@ def last_state(workdir: Path, setup: Setup | Config) -> tuple[TrainState, dict]:
         checkpoints.close()
 
 
-def take_steps(setup: Setup, state: TrainState, start: int, stop: int) -> tuple[TrainState, list[float]]:
+def take_steps(
+    setup: Setup, step: TrainStep, state: TrainState, start: int, stop: int
+) -> tuple[TrainState, list[float]]:
     """Trains from one step to another: the state, which is donated, and the losses."""
-    step = setup.compile_step()
     losses = []
     for index, batch in enumerate(itertools.islice(setup.train_iterator(), stop)):
         if index >= start:
