@@ -10,7 +10,11 @@ import tempfile
 
 import jax
 
-_OPTIONS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+_OPTIONS = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_parallel_codegen_split_count": 1,  # threads to compile with cost more than they save
+}
 if jax.__version_info__ < (0, 11):  # later ones do not know it; it halves the time here
     _OPTIONS["xla_cpu_use_fusion_emitters"] = False
 _XLA_FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in _OPTIONS.items())
