@@ -22,17 +22,19 @@ COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Sizes of a step; the model's own are those of its grade 1.
+    """Sizes of a step.
 
     Attributes:
       max_len: L, all of it events.
       batch_size: examples of a step.
+      width: D.
       head: widths of the head.
       items: items of the catalogue.
     """
 
     max_len: int
     batch_size: int
+    width: int = 64
     head: tuple[int, ...] = (1024, 512, 256)
     items: int = 100_000
 
@@ -55,14 +57,13 @@ def measure(size: Size, loops: tuple[int, ...] = LOOPS, repeats: int = 15) -> It
       repeats: measurements of each.
 
     Yields:
-      A row each: seconds of lowering and compiling (next to none if
-      JAX_COMPILATION_CACHE_DIR holds the program); bytes of the
-      program's temporaries, as XLA plans them; ms of a step with its quartiles; ms that a loop adds to the
-      step without loops, and the ratio to that step.
+      A row each: seconds of lowering and compiling (next to none if JAX_COMPILATION_CACHE_DIR holds the
+      program); bytes of the program's temporaries, as XLA plans them; ms of a step with its quartiles; ms
+      that a loop adds to the step without loops, and the ratio to that step.
     """
     dtype = "bfloat16" if hardware.accelerated() else "float32"
     models = {
-        (name, n): kind(trained_loops=n, head=size.head, dtype=dtype, remat=remat)
+        (name, n): kind(trained_loops=n, width=size.width, head=size.head, dtype=dtype, remat=remat)
         for name, kind, remat in (
             ("loopctr", LoopCtr, False),
             ("loopctr, remat", LoopCtr, True),
@@ -75,10 +76,10 @@ def measure(size: Size, loops: tuple[int, ...] = LOOPS, repeats: int = 15) -> It
     for key, model in models.items():
         setup = set_up_step(model, size.max_len, size.batch_size, size.items)
         step = jax.jit(setup.compile_step(), donate_argnums=0)
+        batch = device_batches(setup)[0]
         start = time.perf_counter()
-        program = step.lower(setup.abstract, device_batches(setup)[0]).compile()
+        program = step.lower(setup.abstract, batch).compile()
         compiled[key] = {
-            "width": model.size(setup.log.schema).width,
             "compile_seconds": time.perf_counter() - start,
             "temporary_bytes": program.memory_analysis().temp_size_in_bytes,
         }
@@ -89,6 +90,7 @@ def measure(size: Size, loops: tuple[int, ...] = LOOPS, repeats: int = 15) -> It
         yield {
             "name": name,
             "loops": n,
+            "width": size.width,
             "max_len": size.max_len,
             "batch_size": size.batch_size,
             "dtype": dtype,

@@ -44,13 +44,13 @@ def test_packed_step_rows_are_of_as_many_examples():
 
 
 def test_loops_rows_hold_what_they_promise():
-    size = loops.Size(max_len=3, batch_size=4, head=(4,), items=1024)
+    size = loops.Size(max_len=3, batch_size=4, width=8, head=(4,), items=1024)
     rows = list(loops.measure(size, loops=(0, 2), repeats=2))
     names = [("loopctr", 0), ("loopctr", 2), ("loopctr, remat", 2), ("stackctr", 2)]
     assert [(row["name"], row["loops"]) for row in rows] == names
     for row in rows:
         assert positive(row, *TIMES, "compile_seconds", "temporary_bytes", "ratio_to_no_loops")
-        assert row["width"] == 64
+        assert row["width"] == 8
     assert rows[0]["ms_per_loop"] is None and rows[0]["ratio_to_no_loops"] == 1.0
     assert rows[1]["ms_per_loop"] == pytest.approx((rows[1]["ms"] - rows[0]["ms"]) / 2)
 
