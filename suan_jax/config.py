@@ -104,9 +104,6 @@ class OptimizerConfig:
       clip: global norm to which dense gradients are clipped; 0 switches it off.
       multipliers: pairs (regular expression, factor) on learning rates; the first that matches a
         parameter's path, such as "blocks/attention/query", applies.
-      block_rate: factor on the learning rate of the matrices between a model's width and the heads, hidden
-        units or experts of its blocks, which have the more inputs the wider the model; with `multipliers`,
-        both apply.
       embedding_learning_rate: learning rate of the tables, on the same schedule.
       embedding_initial_accumulator: Adagrad's accumulator of an untouched row.
       embedding_init: standard deviation of a table's initial rows.
@@ -118,7 +115,6 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     clip: float = 10.0
     multipliers: tuple[tuple[str, float], ...] = ()
-    block_rate: float = 1.0
     embedding_learning_rate: float = 0.2
     embedding_initial_accumulator: float = 0.1
     embedding_init: float = 0.3

@@ -24,8 +24,8 @@ _POSITIVE = (
 ).split()
 _NOT_NEGATIVE = (
     "data.synthetic.seed model.grade optimizer.learning_rate optimizer.warmup optimizer.weight_decay "
-    "optimizer.clip optimizer.block_rate optimizer.embedding_learning_rate optimizer.embedding_init "
-    "train.steps train.seed train.eval_every"
+    "optimizer.clip optimizer.embedding_learning_rate optimizer.embedding_init train.steps train.seed "
+    "train.eval_every"
 ).split()
 _SHARES = ("data.train_fraction", "data.negative_rate")
 _CHOICES = {

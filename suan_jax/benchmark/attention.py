@@ -58,19 +58,20 @@ def rows() -> Iterator[dict[str, Any]]:
     if reason:
         yield {"name": "attention", "skipped": reason}
         return
-    errors = check(_CHECKED)
+    errors = check(_CHECKED, np.random.default_rng())
     for size in SIZES:
         yield from measure(size, errors)
 
 
-def check(size: Size, interpret: bool = False) -> dict[str, float]:
+def check(size: Size, random: np.random.Generator, interpret: bool = False) -> dict[str, float]:
     """The largest relative error of each kernel's output and five gradients against float32's plain form.
 
     Args:
-      size: of random inputs, fresh in every run.
+      size: of the inputs.
+      random: draws them.
       interpret: whether to run without a GPU.
     """
-    inputs = _inputs(size, np.random.default_rng(), candidate_sees=size.tokens // 2)
+    inputs = _inputs(size, random, candidate_sees=size.tokens // 2)
     errors = {}
     for name, options in _kernels(size).items():
         plain = functools.partial(kernels.plain_attention, **options)

@@ -63,9 +63,7 @@ MODELS = tuple(_BETWEEN)
 RUNGS = 13
 WIDTH = 48  # of SUAN's grade 0 on the synthetic log, at which RATE is the best
 RATE = 2.2e-3
-# What Yang et al. 2022 (arXiv 2203.03466) derive for Adam. configs/rates.py, with one rate for all parameters,
-# measures .98, 95 % interval .28 to 1.68; the README has the figure.
-POWER = 1.0
+POWER = 1.0  # measured with configs/rates.py: .98, 95 % interval .28 to 1.68; the README has the figure
 
 
 def rung(model: str, index: int, rate: float = RATE, power: float = POWER) -> dict[str, Any]:
@@ -74,8 +72,9 @@ def rung(model: str, index: int, rate: float = RATE, power: float = POWER) -> di
     Args:
       model: its name.
       index: the rung.
-      rate: peak learning rate of dense parameters.
-      power: that of a block's matrices is (48 / D)^power times as high at width D; 0 is one rate for all.
+      rate: peak learning rate of dense parameters at width 48.
+      power: the rate falls with width D as (48 / D)^power; 0 is one rate for all, 1 what Yang et al. 2022
+        (arXiv 2203.03466) derive for Adam and hidden matrices. configs/rates.py measures it.
 
     Raises:
       UserError: if there is no such model or rung on the ladder.
@@ -93,13 +92,9 @@ def rung(model: str, index: int, rate: float = RATE, power: float = POWER) -> di
         # Grade 0 may be as wide as the log's features, for which the rate was found.
         width = registered()[model].grades[grade].width or WIDTH
         fields |= {"model.grade": grade}
-    block_rate = float(f"{(WIDTH / width) ** power:.3g}")
-    return fields | {"optimizer.learning_rate": rate, "optimizer.block_rate": block_rate}
+    return fields | {"optimizer.learning_rate": float(f"{rate * (WIDTH / width) ** power:.3g}")}
 
 
 def rule(rate: float = RATE, power: float = POWER) -> str:
     """The rule of `rung` in words, for `SweepConfig.rule`."""
-    return (
-        f"learning rate {rate:g}, in blocks times ({WIDTH} / width)^{power:g}; batch, tables' rate and examples "
-        "the same"
-    )
+    return f"learning rate {rate:g} * ({WIDTH} / width)^{power:g}; batch, tables' rate and examples the same"

@@ -73,16 +73,6 @@ def decay_mask(params: Any, logical_axes: Any) -> Any:
     return jax.tree.map(lambda leaf, axes: leaf.ndim - ("layers" in axes) >= 2, params, logical_axes)
 
 
-def block_matrices(logical_axes: Any) -> Any:
-    """Which parameters are matrices between the width and the inside of a block.
-
-    They are the hidden matrices of Yang et al. 2022 (arXiv 2203.03466): a wider model gives each more inputs.
-    What reads features, the head, vectors and biases have as many at every width.
-    """
-    inside = {"heads", "mlp", "experts"}
-    return jax.tree.map(lambda axes: "embed" in axes and not inside.isdisjoint(axes), logical_axes)
-
-
 def dense_optimizer(config: OptimizerConfig, logical_axes: Any) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter, arXiv 1711.05101) with clipping and multipliers by name, at a rate of 1.
 
@@ -97,15 +87,11 @@ def dense_optimizer(config: OptimizerConfig, logical_axes: Any) -> optax.Gradien
         matches = (scale for pattern, scale in config.multipliers if re.search(pattern, path))
         return leaf * next(matches, 1.0)
 
-    def in_block(leaf: jax.Array, yes: bool) -> jax.Array:
-        return leaf * config.block_rate if yes else leaf
-
     return optax.chain(
         optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(),
         optax.scale_by_adam(),
         optax.add_decayed_weights(config.weight_decay, mask=lambda params: decay_mask(params, logical_axes)),
         optax.stateless(lambda updates, _: _by_path(multiplier, updates)),
-        optax.stateless(lambda updates, _: jax.tree.map(in_block, updates, block_matrices(logical_axes))),
         optax.scale(-1.0),
     )
 

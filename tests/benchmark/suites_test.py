@@ -3,6 +3,7 @@ import math
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 from suan_jax.benchmark import attention, fuxictr, loops, run, serving, step, tables
@@ -168,7 +169,8 @@ def test_mistakes_are_told_before_anything_runs(names, place, message, tmp_path,
 def test_attention_rows_hold_what_they_promise():
     size = attention.Size(batch_size=2, tokens=8, heads=1, head_dim=16, window=2, dilation=2)
     names = ("kernel, softmax", "kernel, silu", "kernel, local and dilated")
-    errors = attention.check(size, interpret=True)
+    # The same draw every time: in one of forty, so few tokens leave a bucket's gradient that all but cancels.
+    errors = attention.check(size, np.random.default_rng(0), interpret=True)
     assert tuple(errors) == names and all(0 < error < 2e-2 for error in errors.values())
     rows = {row["name"]: row for row in attention.measure(size, errors, repeats=1, interpret=True)}
     assert rows["cuDNN, causal, no bias"]["skipped"]

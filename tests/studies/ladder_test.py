@@ -37,13 +37,11 @@ def test_rates_follow_the_rule():
         "model.name": "suan",
         "model.grade": 0,
         "optimizer.learning_rate": 2e-3,
-        "optimizer.block_rate": 1.0,
     }
-    assert rung("hstu", 8, 2e-3, 1.0)["optimizer.block_rate"] == pytest.approx(48 / 768, rel=1e-2)
-    assert rung("suan", 11, 1e-3, 0.5)["optimizer.block_rate"] == pytest.approx(1 / 30**0.5, rel=1e-2)
-    assert {rung("bst", index, 3e-3, 0.0)["optimizer.block_rate"] for index in range(RUNGS)} == {1.0}
-    assert {rung("bst", index, 3e-3)["optimizer.learning_rate"] for index in range(RUNGS)} == {3e-3}
-    assert rule(1e-3, 0.5).startswith("learning rate 0.001, in blocks times (48 / width)^0.5")
+    assert rung("hstu", 8, 2e-3, 1.0)["optimizer.learning_rate"] == pytest.approx(2e-3 * 48 / 768, rel=1e-2)
+    assert rung("suan", 11, 1e-3, 0.5)["optimizer.learning_rate"] == pytest.approx(1e-3 / 30**0.5, rel=1e-2)
+    assert {rung("bst", index, 3e-3, 0.0)["optimizer.learning_rate"] for index in range(RUNGS)} == {3e-3}
+    assert rule(1e-3, 0.5).startswith("learning rate 0.001 * (48 / width)^0.5")
 
 
 @pytest.mark.parametrize(

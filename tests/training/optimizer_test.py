@@ -5,7 +5,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from suan_jax.config import OptimizerConfig
-from suan_jax.training.optimizer import block_matrices, decay_mask, dense_optimizer, global_norm, learning_rate_factor
+from suan_jax.training.optimizer import decay_mask, dense_optimizer, global_norm, learning_rate_factor
 
 _PARAMS = {
     "blocks": {"query": jnp.ones((2, 3, 4)), "scale": jnp.ones((2, 3))},
@@ -83,18 +83,6 @@ def test_the_first_multiplier_that_matches_a_path_applies():
 def test_a_multiplier_scales_decay_too():
     change = _change(_ZEROS, weight_decay=0.1, multipliers=(("query", 0.5),))
     np.testing.assert_allclose(change["blocks"]["query"], -0.05)
-
-
-def test_the_block_rate_is_that_of_matrices_between_the_width_and_a_block():
-    assert block_matrices(_AXES) == {
-        "blocks": {"query": True, "scale": False},
-        "head": {"kernel": False, "bias": False},
-        "plain": {"kernel": False, "bias": False},
-        "temperature": False,
-    }
-    change = _change(_ONES, block_rate=0.25, multipliers=(("query", 0.5),))
-    np.testing.assert_allclose(change["blocks"]["query"], -0.125, rtol=1e-5)
-    np.testing.assert_allclose(change["head"]["kernel"], -1.0, rtol=1e-5)
 
 
 def test_gradients_above_the_norm_are_clipped_together():
