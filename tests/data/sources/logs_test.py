@@ -84,7 +84,7 @@ def test_a_profile_is_of_the_first_impression_by_time_whatever_the_order_of_the_
     write(tmp_path, ratings=table)
     spec = dataclasses.replace(SPEC, users=None, profile=(Categorical(name="who"), Categorical(name="phase")))
     users = logs.read(tmp_path, spec).users.collect()
-    assert users.height == ratings["who"].n_unique()
+    assert users.height == table["who"].n_unique()
     assert set(users["phase"]) == {"1"}
 
 
