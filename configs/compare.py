@@ -10,7 +10,7 @@ Without a store it runs on the synthetic log at L = 200. The shared optimizer se
 configs/kuairand.py and configs/suan.py, found for SUAN and DIN; the peak learning rate alone is tuned for
 each model.
 
-Cost: 63 runs; on one H200 each takes from seconds to a few minutes.
+Cost: 81 runs; on one H200 each takes from seconds to a few minutes.
 """
 
 from suan_jax.config import DataConfig, OptimizerConfig, TrainConfig

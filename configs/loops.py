@@ -11,7 +11,7 @@ Writes what launch/compare.py does, and a table and a figure by loops. The headl
 are tuned, is of no loops; for StackCTR(3) it is of all of them, and so it is for the loss of the last depth
 alone, whose other depths nothing trains. Data and settings are those of configs/compare.py.
 
-Cost: 84 runs; a step of three loops takes about twice as long as one of none.
+Cost: 108 runs; a step of three loops takes about twice as long as one of none.
 """
 
 from suan_jax.config import DataConfig, OptimizerConfig, TrainConfig

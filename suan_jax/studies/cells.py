@@ -29,7 +29,7 @@ class Cell:
     """One run of a study.
 
     Attributes:
-      name: where it lives in the study's work directory, such as "seeds/din/0".
+      name: where it lives in the study's work directory, such as "seeds/din/0.002/0".
       config: the run.
       teacher: name of the cell that teaches it offline; empty if none does.
     """

@@ -61,7 +61,7 @@ def compare(
     check_cells([cell for cells in tuning.values() for cell in cells], workdir)
     _, failures = run_cells([cell for entry in chosen for cell in tuning[entry]], workdir, together)
     rates = {entry: _best_rate(config, entry, tuning[entry], workdir) for entry in config.entries}
-    final = {entry: _final_cells(config, entry, rates[entry]) for entry in config.entries}
+    final = {entry: _final_cells(config, entry, rates) for entry in config.entries}
     check_cells([cell for cells in final.values() for cell in cells], workdir)
     _, more = run_cells([cell for entry in chosen for cell in final[entry]], workdir, together)
     results = {entry: _finished(final[entry], workdir) for entry in config.entries}
@@ -124,8 +124,9 @@ def _best_rate(config: CompareConfig, entry: str, cells: list[Cell], workdir: Pa
     return found[max(found)] if found else None
 
 
-def _final_cells(config: CompareConfig, entry: str, rate: float | None) -> list[Cell]:
+def _final_cells(config: CompareConfig, entry: str, rates: dict[str, float | None]) -> list[Cell]:
     """One cell per seed; none without a learning rate."""
+    rate = rates[entry]
     if rate is None:
         return []
     cells = []
@@ -133,14 +134,16 @@ def _final_cells(config: CompareConfig, entry: str, rate: float | None) -> list[
         fields = {**config.entries[entry], _RATE: rate, "train.save_scores": True, "train.seed": seed}
         teacher = ""
         if entry in config.teachers:
-            teacher = _final_name(config.teachers[entry], seed)
+            taught_by = config.teachers[entry]
+            teacher = _final_name(taught_by, rates[taught_by], seed)
             fields["distillation.teacher_from"] = teacher
-        cells.append(Cell(_final_name(entry, seed), with_fields(config, fields), teacher))
+        cells.append(Cell(_final_name(entry, rate, seed), with_fields(config, fields), teacher))
     return cells
 
 
-def _final_name(entry: str, seed: int) -> str:
-    return f"seeds/{folder(entry)}/{seed}"
+def _final_name(entry: str, rate: float, seed: int) -> str:
+    # A rate that is found better later, once a failed cell succeeds, finds another place.
+    return f"seeds/{folder(entry)}/{rate:g}/{seed}"
 
 
 def _summary(workdir: Path) -> dict[str, Any] | None:
@@ -180,19 +183,19 @@ def _row(config: CompareConfig, entry: str, rate: float, runs: _Runs, reference:
     shared = sorted(runs.keys() & reference.keys())
     row |= dict.fromkeys(("rela_impr", "difference", "difference_se", "difference_se_test"))
     if shared and runs is not reference:
-        base = np.mean([reference[seed]["auc"] for seed in shared])
-        row["rela_impr"] = float((row["auc"] - 0.5) / (base - 0.5) - 1) * 100
+        own, base = (np.mean([results[seed]["auc"] for seed in shared]) for results in (runs, reference))
+        row["rela_impr"] = float((own - 0.5) / (base - 0.5) - 1) * 100
         pairs = [_difference(runs[seed]["scores"], reference[seed]["scores"]) for seed in shared]
         row["difference"], row["difference_se"] = _mean_and_error([difference for difference, _ in pairs])
         row["difference_se_test"] = float(np.mean([error for _, error in pairs]))
     row |= {f"params_{part}": first["params"][part] for part in ("body", "head", "embedding")}
     speeds = [run["examples_per_second"] for run in runs.values() if run["examples_per_second"]]
-    grid = config.learning_rates
+    grid, tuned = config.learning_rates, _RATE not in config.entries[entry]
     return row | {
         "flops_per_example": first["flops_per_example"],
         "examples_per_second": float(np.median(speeds)) if speeds else None,
         "learning_rate": rate,
-        "rate_at_edge": len(grid) > 1 and rate in (min(grid), max(grid)),
+        "rate_at_edge": tuned and len(grid) > 1 and rate in (min(grid), max(grid)),
         "seeds": len(runs),
         "device": first["device"],
     }

@@ -30,7 +30,7 @@ class CompareConfig(DistillConfig):
 
     job: ClassVar[str] = "launch/compare.py"
     entries: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
+    learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
     seeds: int = 3
     reference: str = "DIN"
     teachers: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -80,7 +80,8 @@ def _name_points(axes, rows: list[dict]) -> None:
         axes.annotate(
             row["entry"],
             (x / 1e6, y),
-            xytext=(x / 1e6 * 1.06, label),
+            xytext=(x / 1e6 * 1.12, label),
             fontsize=8,
             va="center",
+            arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": "0.4", "shrinkA": 0, "shrinkB": 0},
         )

@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import json
 import pathlib
 
 import numpy as np
@@ -78,7 +79,7 @@ _CONFIG.data.train_on = "train+validation"
 def test_rates_are_tuned_on_the_validation_split_alone(trained, tmp_path):
     rows = {row["entry"]: row for row in compare(_CONFIG, tmp_path).rows}
     assert [rows[entry]["learning_rate"] for entry in _ENTRIES] == [1e-3, 4e-3, 2e-3, 4e-3]
-    assert [rows[entry]["rate_at_edge"] for entry in _ENTRIES] == [False, True, False, True]
+    assert [rows[entry]["rate_at_edge"] for entry in _ENTRIES] == [False, True, False, False]
     tuning = [config for config in trained if config.train.final_split == "validation"]
     assert len(tuning) == 3 * 4  # SUAN(L) has a rate of its own
     assert all(config.data.train_on == "train" for config in tuning)
@@ -92,8 +93,8 @@ def test_differences_are_paired_and_measured_against_the_reference(trained, tmp_
     comparison = compare(_CONFIG, tmp_path)
     rows = {row["entry"]: row for row in comparison.rows}
     runs = {
-        (entry, seed): np.load(tmp_path / f"seeds/{entry}/{seed}/scores.npy")
-        for entry in ("DIN", "SUAN")
+        (entry, seed): np.load(tmp_path / f"seeds/{entry}/{rate}/{seed}/scores.npy")
+        for entry, rate in (("DIN", 0.001), ("SUAN", 0.004))
         for seed in range(3)
     }
     aucs = {key: metrics.auc(run["label"], run["logit"]) for key, run in runs.items()}
@@ -107,6 +108,30 @@ def test_differences_are_paired_and_measured_against_the_reference(trained, tmp_
     assert row["difference_se_test"] < row["auc_se_test"]
     assert rows["DIN"]["difference"] is None
     assert comparison.best_possible == 0.99
+
+
+def test_the_gain_is_of_the_seeds_that_both_have(trained, tmp_path):
+    whole = {row["entry"]: row for row in compare(_CONFIG, tmp_path).rows}
+    (tmp_path / "seeds/DIN/0.001/2/summary.json").unlink()
+    rows = {row["entry"]: row for row in compare(_CONFIG, tmp_path, only=["SUAN"]).rows}
+    auc = {
+        entry: [
+            json.loads((tmp_path / f"seeds/{entry}/{rate}/{seed}/summary.json").read_text())["auc"]
+            for seed in range(2)
+        ]
+        for entry, rate in (("DIN", 0.001), ("SUAN", 0.004))
+    }
+    gain = (np.mean(auc["SUAN"]) - 0.5) / (np.mean(auc["DIN"]) - 0.5) - 1
+    assert rows["SUAN"]["rela_impr"] == pytest.approx(100 * gain)
+    assert rows["SUAN"]["auc"] == whole["SUAN"]["auc"]
+
+
+def test_a_rate_that_is_found_better_later_is_trained_beside_the_first(trained, tmp_path):
+    few = dataclasses.replace(_CONFIG, learning_rates=(1e-3, 2e-3))
+    assert compare(few, tmp_path).rows[1]["learning_rate"] == 2e-3
+    rows = {row["entry"]: row for row in compare(_CONFIG, tmp_path).rows}
+    assert rows["SUAN"]["learning_rate"] == 4e-3
+    assert sorted(path.name for path in (tmp_path / "seeds/SUAN").iterdir()) == ["0.002", "0.004"]
 
 
 def test_what_has_finished_is_not_run_again_and_a_failure_is_told(trained, tmp_path, capsys):
@@ -150,7 +175,7 @@ def test_the_files_hold_the_table(trained, tmp_path):
     text = markdown(comparison)
     assert (tmp_path / "compare.md").read_text() == text
     assert "| SUAN(L) | 300 |" in text
-    assert "4e-03*" in text or "0.004*" in text
+    assert "0.004*" in text
     assert "best possible AUC is 0.9900" in text
     for suffix in ("png", "svg"):
         assert (tmp_path / f"compare.{suffix}").stat().st_size > 1000
@@ -177,7 +202,7 @@ def test_a_looped_entry_has_a_row_for_each_number_of_loops(trained, tmp_path):
     for name, value in headline.items():
         assert by_loops[2, 0, "L(·/2)"][name] == pytest.approx(value), name
     base, runs = (
-        [np.load(tmp_path / f"seeds/{entry}/{seed}/scores.npy") for seed in range(3)]
+        [np.load(tmp_path / f"seeds/{entry}/0.001/{seed}/scores.npy") for seed in range(3)]
         for entry in ("L_0_0_", "L___2_")
     )
     differences = [

@@ -70,19 +70,20 @@ def test_an_entry_that_sets_a_field_of_the_distillation_is_a_student():
 
 
 def test_an_offline_student_learns_from_the_teacher_s_run_of_its_seed(trained, tmp_path):
-    every = [cell for entry in _STUDY.entries for cell in _final_cells(_STUDY, entry, 1e-3)]
+    rates = dict.fromkeys(_STUDY.entries, 1e-3)
+    every = [cell for entry in _STUDY.entries for cell in _final_cells(_STUDY, entry, rates)]
     _, failures = cells.run_cells(every, tmp_path)
     assert failures == {
-        "seeds/teacher/1": "out of luck",
-        "seeds/offline/1": "its teacher, seeds/teacher/1, has not finished",
+        "seeds/teacher/0.001/1": "out of luck",
+        "seeds/offline/0.001/1": "its teacher, seeds/teacher/0.001/1, has not finished",
     }
     last, config, teacher = trained[-1]
-    assert (last, teacher) == (tmp_path / "seeds/offline/0", tmp_path / "seeds/teacher/0")
-    assert config.distillation.teacher_from == "seeds/teacher/0"  # wherever the study lies
+    assert (last, teacher) == (tmp_path / "seeds/offline/0.001/0", tmp_path / "seeds/teacher/0.001/0")
+    assert config.distillation.teacher_from == "seeds/teacher/0.001/0"  # wherever the study lies
     assert (config.distillation.temperature, config.train.seed) == (4.0, 0)
     assert all(teacher is None for _, _, teacher in trained[:-1])
-    (tmp_path / "seeds/teacher/0/summary.json").unlink()
-    assert "seeds/offline/0" not in cells.run_cells(every, tmp_path)[1]  # it has finished
+    (tmp_path / "seeds/teacher/0.001/0/summary.json").unlink()
+    assert "seeds/offline/0.001/0" not in cells.run_cells(every, tmp_path)[1]  # it has finished
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_a_wrong_teacher_is_one_sentence(changes, sentence):
 def test_every_entry_of_the_study_is_a_run(arguments):
     config = config_file.load_config([f"--config={_CONFIGS / 'distill_study.py'}{arguments}"], CompareConfig)
     _check(config, ())
-    runs = {entry: _final_cells(config, entry, 2e-3)[0].config for entry in config.entries}
+    runs = {entry: _final_cells(config, entry, dict.fromkeys(config.entries, 2e-3))[0].config for entry in config.entries}
     for run in runs.values():
         models.build(run, random_schema())
     (taught,) = config.teachers
