@@ -11,6 +11,7 @@ import numpy as np
 
 from suan_jax.errors import UserError, nearest
 from suan_jax.evaluation.metrics import auc_difference, evaluate
+from suan_jax.runs import points
 from suan_jax.studies.cells import Cell, check_cells, folder, run_cells, with_fields
 from suan_jax.studies.compare_config import CompareConfig
 from suan_jax.training.workdir import SUMMARY, read_scores, read_summary
@@ -31,6 +32,7 @@ class Comparison:
       best_possible: AUC of the logits that the labels were drawn from, where the log knows it, else None.
       loop_rows: one per looped entry and number of loops that it can be inferred with; as `rows`, and
         loops_trained and loops_inferred.
+      points: every run behind the rows, as a sweep's runs.csv has them, with its entry.
     """
 
     rows: list[dict[str, Any]]
@@ -38,6 +40,7 @@ class Comparison:
     missing: list[str]
     best_possible: float | None
     loop_rows: list[dict[str, Any]]
+    points: list[dict[str, Any]]
 
 
 def compare(
@@ -74,7 +77,13 @@ def compare(
     ]
     missing = [entry for entry in config.entries if not results[entry]]
     best = [run["bayes_auc"] for runs in results.values() for run in runs.values() if "bayes_auc" in run]
-    return Comparison(rows, failures | more, missing, best[0] if best else None, loop_rows)
+    every = [
+        {"sweep": workdir.name, "entry": entry, **point}
+        for entry, runs in results.items()
+        for run in runs.values()
+        for point in points({name: value for name, value in run.items() if name != "scores"})
+    ]
+    return Comparison(rows, failures | more, missing, best[0] if best else None, loop_rows, every)
 
 
 def _check(config: CompareConfig, only: Collection[str]) -> None:

@@ -23,11 +23,13 @@ _BY_LOOPS = "by the loops that a model is inferred with"
 def write_comparison(comparison: Comparison, workdir: Path) -> None:
     """Writes compare.csv, compare.md and, where matplotlib is installed, compare.png and compare.svg.
 
-    With looped models among the entries, compare_loops.csv and a figure of that name too.
+    With looped models among the entries, compare_loops.csv and a figure of that name too. In runs.csv is every
+    run behind the table.
     """
     if comparison.loop_rows:
         write_bytes(workdir / "compare_loops.csv", csv_text(comparison.loop_rows).encode())
     if comparison.rows:
+        write_bytes(workdir / "runs.csv", csv_text(comparison.points).encode())
         write_bytes(workdir / "compare.csv", csv_text(comparison.rows).encode())
         write_bytes(workdir / "compare.md", markdown(comparison).encode())
         _draw(comparison, workdir)

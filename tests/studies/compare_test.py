@@ -30,7 +30,9 @@ def _with_loops(table, trained):
         looped[name] = table[name]
     looped["depths"] = depths
     flops = [1e6 + 1e5 * loop for loop in range(trained + 1)]
-    return looped, {"loops_trained": trained, "inferred_loops": 0, "flops_by_loops": flops}
+    aucs = [metrics.auc(table["label"], depths[:, loop]) for loop in range(trained + 1)]
+    loops = {"loops_trained": trained, "inferred_loops": 0, "auc_by_loops": aucs, "flops_by_loops": flops}
+    return looped, loops
 
 
 @pytest.fixture
@@ -172,6 +174,9 @@ def test_the_files_hold_the_table(trained, tmp_path):
     rows = list(csv.DictReader((tmp_path / "compare.csv").read_text().splitlines()))
     assert [row["entry"] for row in rows] == list(_ENTRIES)
     assert float(rows[1]["auc"]) == comparison.rows[1]["auc"]
+    runs = list(csv.DictReader((tmp_path / "runs.csv").read_text().splitlines()))
+    assert [run["entry"] for run in runs] == [entry for entry in _ENTRIES for _ in range(3)]
+    assert np.mean([float(run["auc"]) for run in runs[:3]]) == pytest.approx(comparison.rows[0]["auc"])
     text = markdown(comparison)
     assert (tmp_path / "compare.md").read_text() == text
     assert "| SUAN(L) | 300 |" in text
@@ -222,6 +227,8 @@ def test_the_files_hold_the_table_by_loops(trained, tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="the extra `figures` is not installed")
     comparison = compare(_LOOPED, tmp_path)
     write_comparison(comparison, tmp_path)
+    runs = list(csv.DictReader((tmp_path / "runs.csv").read_text().splitlines()))
+    assert [run["loops_inferred"] for run in runs if run["entry"] == "L(·/2)"] == ["0", "1", "2"] * 3
     rows = list(csv.DictReader((tmp_path / "compare_loops.csv").read_text().splitlines()))
     expected = [row["auc"] for row in comparison.loop_rows]
     assert [float(row["auc"]) for row in rows] == expected

@@ -103,7 +103,10 @@ def test_a_wrong_teacher_is_one_sentence(changes, sentence):
 def test_every_entry_of_the_study_is_a_run(arguments):
     config = config_file.load_config([f"--config={_CONFIGS / 'distill_study.py'}{arguments}"], CompareConfig)
     _check(config, ())
-    runs = {entry: _final_cells(config, entry, dict.fromkeys(config.entries, 2e-3))[0].config for entry in config.entries}
+    runs = {
+        entry: _final_cells(config, entry, dict.fromkeys(config.entries, 2e-3))[0].config
+        for entry in config.entries
+    }
     for run in runs.values():
         models.build(run, random_schema())
     (taught,) = config.teachers
