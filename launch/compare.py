@@ -5,9 +5,9 @@
 
 Tunes every model's learning rate by the same grid on the validation split, trains it with every seed, prints
 the table, and writes it as compare.csv, compare.md and a figure, and every run behind it as runs.csv. The
-same command again runs what has not finished. Several processes may share a work directory if each is given other models with --only; the files
-are written by a call without it. --together trains that many learning rates, and seeds, of an entry in one
-program, which a GPU takes in little more time than one of them.
+same command again runs what has not finished. Several processes may share a work directory if each is given
+other models with --only; the files are written by a call without it. --together trains that many learning
+rates, and seeds, of an entry in one program, which a GPU takes in little more time than one of them.
 """
 
 from collections.abc import Sequence

@@ -27,7 +27,7 @@ def draw(comparison: Comparison, workdir: Path) -> None:
             )
         _name_points(axes, rows)
         axes.set_xscale("log")
-        axes.margins(x=0.12)
+        axes.margins(x=0.16)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())

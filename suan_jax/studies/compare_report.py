@@ -23,8 +23,8 @@ _BY_LOOPS = "by the loops that a model is inferred with"
 def write_comparison(comparison: Comparison, workdir: Path) -> None:
     """Writes compare.csv, compare.md and, where matplotlib is installed, compare.png and compare.svg.
 
-    With looped models among the entries, compare_loops.csv and a figure of that name too. In runs.csv is every
-    run behind the table.
+    With looped models among the entries, compare_loops.csv and a figure of that name too. Every run behind
+    the table is in runs.csv.
     """
     if comparison.loop_rows:
         write_bytes(workdir / "compare_loops.csv", csv_text(comparison.loop_rows).encode())
