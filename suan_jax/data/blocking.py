@@ -40,7 +40,7 @@ class Scale:
 
     def apply(self, values: pl.Series) -> np.ndarray:
         """(n,) float32."""
-        raw = values.cast(pl.Float64).fill_null(np.nan).to_numpy()
+        raw = values.cast(pl.Float64).to_numpy()  # NaN where null
         return np.nan_to_num((squash(raw, self.log1p) - self.mean) / self.deviation).astype(np.float32)
 
 

@@ -144,7 +144,7 @@ class Buckets:
 
     def encode(self, values: pl.Series) -> np.ndarray:
         """Ids of raw numbers, (n,) int32; `PAD` where null."""
-        numbers = values.cast(pl.Float64).fill_null(0.0).to_numpy()
+        numbers = values.cast(pl.Float64).to_numpy()  # NaN where null
         ids = np.searchsorted(self.edges, numbers, side="right") + _FIRST
         return np.where(values.is_null().to_numpy(), PAD, ids).astype(np.int32)
 

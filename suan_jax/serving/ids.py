@@ -34,7 +34,7 @@ class Dictionary:
 
     def encode(self, values: pl.Series) -> np.ndarray:
         """Ids of texts, (n,) int32; `PAD` where null."""
-        ids = (PAD if value is None else self.ids.get(value, OOV) for value in values)
+        ids = (PAD if value is None else self.ids.get(value, OOV) for value in values.to_list())
         return np.fromiter(ids, np.int32, len(values))
 
 
@@ -54,8 +54,9 @@ class PlainIds:
 
     def encode(self, values: pl.Series) -> np.ndarray:
         """The ids themselves, (n,) int32; `PAD` where null."""
-        ids = values.fill_null(PAD).to_numpy()
-        return np.where((ids >= PAD) & (ids < self.size), ids, OOV).astype(np.int32)
+        ids = values.to_numpy()  # where one is null, floats with NaN
+        others = np.where(np.isnan(ids), PAD, OOV)
+        return np.where((ids >= PAD) & (ids < self.size), ids, others).astype(np.int32)
 
 
 NO_SCALE = Scale(0.0, 1.0, False)
