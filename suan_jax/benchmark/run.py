@@ -30,7 +30,7 @@ SUITES = {
 
 
 def run(names: Sequence[str], out: Path) -> dict[str, Any]:
-    """Runs suites one after another, and writes what they measured.
+    """Runs suites one after another, and writes after each what was measured so far.
 
     Args:
       names: of `SUITES`.
@@ -54,16 +54,18 @@ def run(names: Sequence[str], out: Path) -> dict[str, Any]:
     check_local(out, "a file")
     if not out.parent.is_dir() or out.is_dir():
         raise UserError(f"--out={out} is no place for a file, expected one in a directory that exists")
-    rows = [row for name in names for row in _run_suite(name)]
-    result = {
+    result: dict[str, Any] = {
         "device": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),
         "jax_version": jax.__version__,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "suite": list(names),
-        "rows": rows,
+        "suite": [],
+        "rows": [],
     }
-    write_json(out, result)
+    for name in names:
+        result["rows"] += _run_suite(name)
+        result["suite"].append(name)
+        result["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_json(out, result)
     return result
 
 

@@ -151,6 +151,15 @@ def test_the_job_writes_json_and_prints_the_table(tmp_path, monkeypatch, capsys)
     assert [file.name for file in tmp_path.iterdir()] == ["out.json"]
 
 
+def test_what_was_measured_before_a_suite_that_ends_the_job_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "rows", lambda: iter([{"name": "a", "ms": 1.0}]))
+    monkeypatch.setattr(step, "rows", lambda: iter([{"name": "b", "ms": 1 / 0}]))
+    with pytest.raises(ZeroDivisionError):
+        run.run(["tables", "step"], tmp_path / "out.json")
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["suite"] == ["tables"] and [row["name"] for row in written["rows"]] == ["a"]
+
+
 @pytest.mark.parametrize(
     ("names", "place", "message"),
     [
