@@ -112,6 +112,12 @@ def random_batch(
     return to_jax(batch)
 
 
+def mixed_batch(seed: int, schema: Schema, **changes) -> Batch:
+    """Full, short and empty histories, candidates that see different parts of them."""
+    settings = {"lengths": [7, 7, 5, 2, 0], "candidates": 3, "across_time": True, **changes}
+    return random_batch(seed, schema, **settings)
+
+
 def to_jax(batch: Batch) -> Batch:
     """The batch with JAX arrays, features in their own order."""
     fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}

@@ -156,8 +156,7 @@ def _inputs(size: Size, random: np.random.Generator, candidate_sees: int) -> lis
     shape, history = (size.batch_size, size.tokens, size.heads, size.head_dim), size.tokens - 1
     vectors = [jnp.asarray(random.normal(size=shape), jnp.bfloat16) for _ in range(4)]
     tables = [
-        jnp.asarray(random.normal(size=n), jnp.float32)
-        for n in (2 * history + 1, time_buckets.NUM_BUCKETS + 1)
+        jnp.asarray(random.normal(size=n), jnp.float32) for n in (2 * history + 1, time_buckets.TABLE_ROWS)
     ]
     age = np.exp(random.uniform(np.log(_YOUNGEST), np.log(_OLDEST), (size.batch_size, history)))
     age = np.append(-np.sort(-age, axis=1), np.zeros((size.batch_size, 1)), axis=1)

@@ -46,6 +46,22 @@ Attend = Callable[[jax.Array, jax.Array, jax.Array, Any, Any], jax.Array]
 """`attention`, or what stands in for it: of q, k, v, and of a bias and a mask in whatever form it takes."""
 
 
+def kernel_into_heads(module: nn.Module, name: str, width: int, heads: int, head_width: int) -> jax.Array:
+    """The kernel of a projection to H heads, (`width`, H, Dh) float32; for the compact method of a module."""
+    init = nn.initializers.lecun_normal(in_axis=0, out_axis=(1, 2))
+    init = nn.with_logical_partitioning(init, ("embed", "heads", "kv"))
+    return module.param(name, init, (width, heads, head_width), jnp.float32)
+
+
+def project_heads(module: nn.Module, name: str, x_BxTxHxDh: jax.Array) -> jax.Array:
+    """The heads side by side through a kernel of that name, (B, T, H·Dh); likewise."""
+    heads, head_width = x_BxTxHxDh.shape[-2:]
+    init = nn.initializers.lecun_normal(in_axis=(0, 1), out_axis=2)
+    init = nn.with_logical_partitioning(init, ("heads", "kv", "embed"))
+    kernel = module.param(name, init, (heads, head_width, heads * head_width), jnp.float32)
+    return jnp.einsum("bthd,hdc->btc", x_BxTxHxDh, kernel.astype(x_BxTxHxDh.dtype))
+
+
 class MultiHeadAttention(nn.Module):
     """Projections around an attention, all without bias: D to H heads and back.
 
@@ -65,15 +81,8 @@ class MultiHeadAttention(nn.Module):
         width = x_BxTxD.shape[-1]
 
         def heads(name: str, z: jax.Array) -> jax.Array:
-            init = nn.initializers.lecun_normal(in_axis=0, out_axis=(1, 2))
-            shape = (z.shape[-1], self.heads, width // self.heads)
-            init = nn.with_logical_partitioning(init, ("embed", "heads", "kv"))
-            kernel = self.param(name, init, shape, jnp.float32)
+            kernel = kernel_into_heads(self, name, z.shape[-1], self.heads, width // self.heads)
             return jnp.einsum("btc,chd->bthd", z.astype(self.dtype), kernel.astype(self.dtype))
 
         q, k, v = heads("query", x_BxTxD), heads("key", y_BxSxC), heads("value", y_BxSxC)
-        out_BxTxHxDh = self.attend(q, k, v, bias, mask)
-        init = nn.initializers.lecun_normal(in_axis=(0, 1), out_axis=2)
-        init = nn.with_logical_partitioning(init, ("heads", "kv", "embed"))
-        kernel = self.param("out", init, (self.heads, width // self.heads, width), jnp.float32)
-        return jnp.einsum("bthd,hdc->btc", out_BxTxHxDh, kernel.astype(self.dtype))
+        return project_heads(self, "out", self.attend(q, k, v, bias, mask))

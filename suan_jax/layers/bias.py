@@ -1,4 +1,4 @@
-"""Relative biases of attention scores, and the table lookup that makes their gradient cheap."""
+"""Relative biases of attention scores; small tables, and the lookup that makes their gradient cheap."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from flax import linen as nn
 
 from suan_jax.batch import Batch
 from suan_jax.layers import masking, time_buckets
+
+
+def small_table(
+    module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str | None, ...] | None = None
+) -> jax.Array:
+    """A parameter to `lookup` in, float32 from N(0, 0.02²); for the compact method of a module.
+
+    `axes` are the logical names of its axes; without them it is not partitioned.
+    """
+    init = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes or (None,) * len(shape))
+    return module.param(name, init, shape, jnp.float32)
 
 
 @jax.custom_vjp
@@ -46,10 +57,10 @@ lookup.defvjp(_lookup_forward, _lookup_backward)
 
 
 class BiasTable(nn.Module):
-    """The weights of a bias as they are, `size` of them from N(0, 0.02²), for who looks them up himself.
+    """The weights of a bias, `size` of them from N(0, 0.02²), for a caller that does the lookup.
 
     Attributes:
-      size: number of weights; a `PositionBias` has 2n − 1, a `TimeBias` `time_buckets.NUM_BUCKETS` + 1.
+      size: number of weights; a `PositionBias` has 2n − 1, a `TimeBias` `time_buckets.TABLE_ROWS`.
     """
 
     size: int
@@ -57,7 +68,7 @@ class BiasTable(nn.Module):
     @nn.compact
     def __call__(self) -> jax.Array:
         """The table, (`size`,) float32."""
-        return self.param("table", _table_init(), (self.size,), jnp.float32)
+        return small_table(self, "table", (self.size,))
 
 
 class PositionBias(nn.Module):
@@ -72,8 +83,7 @@ class PositionBias(nn.Module):
     @nn.compact
     def __call__(self, batch: Batch) -> jax.Array:
         """The bias of every visible pair of tokens, (B, T, T) float32."""
-        size = 2 * self.max_tokens - 1
-        table = self.param("table", _table_init(), (size,), jnp.float32)
+        table = small_table(self, "table", (2 * self.max_tokens - 1,))
         order = masking.token_order(batch)
         length = batch.history_mask.shape[1]
 
@@ -94,9 +104,4 @@ class TimeBias(nn.Module):
     @nn.compact
     def __call__(self, bucket_BxTxS: jax.Array) -> jax.Array:
         """The bias of pairs of tokens from their `time_buckets.pair_buckets`, (B, T, S) float32."""
-        table = self.param("table", _table_init(), (time_buckets.NUM_BUCKETS + 1,), jnp.float32)
-        return lookup(table, bucket_BxTxS)
-
-
-def _table_init():
-    return nn.with_logical_partitioning(nn.initializers.normal(0.02), (None,))
+        return lookup(small_table(self, "table", (time_buckets.TABLE_ROWS,)), bucket_BxTxS)

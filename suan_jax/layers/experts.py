@@ -21,6 +21,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from suan_jax.layers.attention import kernel_into_heads
+
 Mix = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
@@ -145,14 +147,9 @@ class ExpertAttention(nn.Module):
             key_gate_BxSxE, memory_load = route(memory_BxSxD, valid_BxS)
             keys, load = memory_BxSxD, add_loads(load, memory_load)
         x, keys = x_BxTxD.astype(self.dtype), keys.astype(self.dtype)
-
-        def dense(name: str) -> jax.Array:
-            init = nn.initializers.lecun_normal(in_axis=0, out_axis=(1, 2))
-            init = nn.with_logical_partitioning(init, ("embed", "heads", "kv"))
-            return self.param(name, init, (width, *split), jnp.float32).astype(self.dtype)
-
-        q_BxTxHxDh = jnp.einsum("btc,chd->bthd", x, dense("query"))
-        k_BxSxHxDh = jnp.einsum("bsc,chd->bshd", keys, dense("key"))
+        w_query, w_key = (kernel_into_heads(self, name, width, *split) for name in ("query", "key"))
+        q_BxTxHxDh = jnp.einsum("btc,chd->bthd", x, w_query.astype(self.dtype))
+        k_BxSxHxDh = jnp.einsum("bsc,chd->bshd", keys, w_key.astype(self.dtype))
         init = nn.initializers.lecun_normal(in_axis=1, out_axis=(2, 3), batch_axis=0)
         init = nn.with_logical_partitioning(init, ("experts", "embed", "heads", "kv"))
         value = self.param("value", init, (self.experts, width, *split), jnp.float32).astype(self.dtype)

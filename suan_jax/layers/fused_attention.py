@@ -85,7 +85,7 @@ def relation(
       batch: its histories and candidates.
       query_time: the ages, (B, T) int32, that tokens have as queries, and (B, T) bool, False where unknown;
         None for the tokens' own.
-      window: k of sparse attention, see `sparse_attention`; 0 for full attention.
+      window: k of sparse attention, see `sparse_pattern`; 0 for full attention.
       dilation: r of it, likewise.
     """
     length = batch.history_mask.shape[1]

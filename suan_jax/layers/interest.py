@@ -6,9 +6,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from suan_jax.errors import UserError
 from suan_jax.layers.attention import MASKED
 from suan_jax.layers.dense import Dense
 from suan_jax.layers.dice import Dice
+
+
+def check_hidden(hidden: tuple[int, ...]) -> None:
+    """Raises `UserError` unless `config.model.attention_hidden` names a width."""
+    if not hidden:
+        raise UserError("config.model.attention_hidden is empty, expected at least one width")
 
 
 class TargetInterest(nn.Module):
@@ -27,36 +34,37 @@ class TargetInterest(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def __call__(
-        self, q_BxMxK: jax.Array, k_BxLxK: jax.Array, e_BxLxE: jax.Array, mask_BxMxL: jax.Array, train: bool
+        self, q_BxMxC: jax.Array, k_BxLxC: jax.Array, e_BxLxE: jax.Array, mask_BxMxL: jax.Array, train: bool
     ) -> jax.Array:
         """Each candidate's interest (B, M, E), in `dtype`; zero where `mask` leaves it no event."""
-        a_BxMxL = self.scores(q_BxMxK, k_BxLxK, mask_BxMxL, train)
+        a_BxMxL = self.scores(q_BxMxC, k_BxLxC, mask_BxMxL, train)
         if self.softmax:
             a_BxMxL = jax.nn.softmax(jnp.where(mask_BxMxL, a_BxMxL, MASKED), axis=-1)
         a_BxMxL = jnp.where(mask_BxMxL, a_BxMxL, 0.0).astype(self.dtype)
         return jnp.einsum("bml,ble->bme", a_BxMxL, e_BxLxE.astype(self.dtype))
 
     @nn.compact
-    def scores(self, q_BxMxK: jax.Array, k_BxLxK: jax.Array, mask_BxMxL: jax.Array, train: bool) -> jax.Array:
+    def scores(self, q_BxMxC: jax.Array, k_BxLxC: jax.Array, mask_BxMxL: jax.Array, train: bool) -> jax.Array:
         """The MLP's scores (B, M, L), float32; pairs that `mask` excludes stay out of Dice's statistics."""
-        q_BxMxK, k_BxLxK = q_BxMxK.astype(self.dtype), k_BxLxK.astype(self.dtype)
-        width, first = q_BxMxK.shape[-1], self.hidden[0]
+        q_BxMxC, k_BxLxC = q_BxMxC.astype(self.dtype), k_BxLxC.astype(self.dtype)
+        width, first = q_BxMxC.shape[-1], self.hidden[0]
         init = nn.initializers.lecun_normal(in_axis=(0, 1), out_axis=2)
         init = nn.with_logical_partitioning(init, (None, None, "mlp"))
         kernel = self.param("kernel", init, (4, width, first), jnp.float32).astype(self.dtype)
         init = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("mlp",))
         bias = self.param("bias", init, (first,), jnp.float32).astype(self.dtype)
         # The first layer, term by term: what depends on q or k alone is not repeated for every pair.
-        from_q = jnp.einsum("bmk,kh->bmh", q_BxMxK, kernel[0] + kernel[2])
-        from_k = jnp.einsum("blk,kh->blh", k_BxLxK, kernel[1] - kernel[2])
-        product = q_BxMxK[:, :, None] * k_BxLxK[:, None]
-        x = jnp.einsum("bmlk,kh->bmlh", product, kernel[3]) + from_q[:, :, None] + from_k[:, None] + bias
+        q_BxMxF = jnp.einsum("bmc,cf->bmf", q_BxMxC, kernel[0] + kernel[2])
+        k_BxLxF = jnp.einsum("blc,cf->blf", k_BxLxC, kernel[1] - kernel[2])
+        product_BxMxLxC = q_BxMxC[:, :, None] * k_BxLxC[:, None]
+        x_BxMxLxF = jnp.einsum("bmlc,cf->bmlf", product_BxMxLxC, kernel[3])
+        x_BxMxLxF = x_BxMxLxF + q_BxMxF[:, :, None] + k_BxLxF[:, None] + bias
         for index, features in enumerate((*self.hidden[1:], 1)):
-            x = Dice(self.momentum, name=f"dice_{index}")(x, mask_BxMxL, train)
+            x_BxMxLxF = Dice(self.momentum, name=f"dice_{index}")(x_BxMxLxF, mask_BxMxL, train)
             last = index == len(self.hidden) - 1
             axes, dtype = ((None, None), jnp.float32) if last else ((None, "mlp"), self.dtype)
-            x = Dense(features, axes, dtype=dtype, name=f"dense_{index}")(x)
-        return x[..., 0]
+            x_BxMxLxF = Dense(features, axes, dtype=dtype, name=f"dense_{index}")(x_BxMxLxF)
+        return x_BxMxLxF[..., 0]
 
 
 def interest_macs(events: float, key_width: int, event_width: int, hidden: tuple[int, ...]) -> float:

@@ -12,14 +12,12 @@ from flax import linen as nn
 
 from suan_jax.batch import Batch
 from suan_jax.layers import time_buckets
-from suan_jax.layers.attention import MASKED
-from suan_jax.layers.bias import lookup
-
-GAPS = time_buckets.NUM_BUCKETS + 1  # rows of a table of time gaps
+from suan_jax.layers.attention import MASKED, kernel_into_heads, project_heads
+from suan_jax.layers.bias import lookup, small_table
 
 
 def time_gaps(batch: Batch) -> jax.Array:
-    """Buckets of the time from each event to each candidate, (B, M, L) int32 below `GAPS`.
+    """Buckets of the time from each event to each candidate, (B, M, L) int32.
 
     Meaningless where the candidate does not see the event; `time_buckets.UNKNOWN` at an unknown time.
     """
@@ -43,13 +41,9 @@ class TargetQuery(nn.Module):
     @nn.compact
     def __call__(self, q_BxMxQ: jax.Array) -> jax.Array:
         """Queries (B, M, H, C), to be scored by `target_scores`."""
-
-        def kernel(name: str, width: int) -> jax.Array:
-            init = nn.initializers.lecun_normal(in_axis=0, out_axis=(1, 2))
-            init = nn.with_logical_partitioning(init, ("embed", "heads", "kv"))
-            return self.param(name, init, (width, self.heads, self.head_width), jnp.float32)
-
-        w_query, w_key = kernel("query", q_BxMxQ.shape[-1]), kernel("key", self.key_width)
+        split = self.heads, self.head_width
+        w_query = kernel_into_heads(self, "query", q_BxMxQ.shape[-1], *split)
+        w_key = kernel_into_heads(self, "key", self.key_width, *split)
         q_BxMxHxDh = jnp.einsum("bmq,qhd->bmhd", q_BxMxQ, w_query, precision="highest")
         return jnp.einsum("bmhd,chd->bmhc", q_BxMxHxDh, w_key, precision="highest")
 
@@ -81,17 +75,11 @@ class TargetPool(nn.Module):
     @nn.compact
     def __call__(self, score_BxMxHxK: jax.Array, mask_BxMxK: jax.Array, x_BxMxKxE: jax.Array) -> jax.Array:
         """What each candidate gets, (B, M, H·Dh); exactly zero where `mask` leaves it no event."""
-        width = self.heads * self.head_width
         weight = jax.nn.softmax(jnp.where(mask_BxMxK[:, :, None], score_BxMxHxK, MASKED), axis=-1)
         pooled_BxMxHxE = jnp.matmul(weight.astype(self.dtype), x_BxMxKxE.astype(self.dtype))
-        init = nn.initializers.lecun_normal(in_axis=0, out_axis=(1, 2))
-        init = nn.with_logical_partitioning(init, ("embed", "heads", "kv"))
-        value = self.param("value", init, (x_BxMxKxE.shape[-1], self.heads, self.head_width), jnp.float32)
+        value = kernel_into_heads(self, "value", x_BxMxKxE.shape[-1], self.heads, self.head_width)
         v_BxMxHxDh = jnp.einsum("bmhe,ehd->bmhd", pooled_BxMxHxE, value.astype(self.dtype))
-        init = nn.initializers.lecun_normal(in_axis=(0, 1), out_axis=2)
-        init = nn.with_logical_partitioning(init, ("heads", "kv", "embed"))
-        out = self.param("out", init, (self.heads, self.head_width, width), jnp.float32)
-        v_BxMxD = jnp.einsum("bmhd,hdc->bmc", v_BxMxHxDh, out.astype(self.dtype))
+        v_BxMxD = project_heads(self, "out", v_BxMxHxDh)
         return jnp.where(mask_BxMxK.any(-1, keepdims=True), v_BxMxD, 0)
 
 
@@ -115,8 +103,7 @@ class TargetAttention(nn.Module):
         self, q_BxMxQ: jax.Array, e_BxMxKxE: jax.Array, gap_BxMxK: jax.Array, mask_BxMxK: jax.Array
     ) -> jax.Array:
         """What each candidate gets, (B, M, H·Dh); `gap` holds the buckets of `time_gaps`."""
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None))
-        table = self.param("gap_table", init, (GAPS, self.gap_width), jnp.float32)
+        table = small_table(self, "gap_table", (time_buckets.TABLE_ROWS, self.gap_width))
         x_BxMxKxC = jnp.concatenate([e_BxMxKxE, lookup(table, gap_BxMxK)], axis=-1).astype(self.dtype)
         query = TargetQuery(self.heads, self.head_width, x_BxMxKxC.shape[-1], name="query")
         score_BxMxHxK = target_scores(query(q_BxMxQ) * self.head_width**-0.5, x_BxMxKxC)

@@ -16,6 +16,7 @@ import numpy as np
 
 NUM_BUCKETS = 129
 UNKNOWN = NUM_BUCKETS  # the bucket of a difference from or to an unknown time
+TABLE_ROWS = NUM_BUCKETS + 1  # of a table that is read by bucket, the last for unknown times
 _STEP = "0.301"
 _DEVICE_BUCKETS = 72  # bucket 72 starts beyond int32
 

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from suan_jax.batch import HOURS_OF_WEEK, Batch, hour_of_week
 from suan_jax.layers import masking
-from suan_jax.layers.bias import lookup
+from suan_jax.layers.bias import lookup, small_table
 from suan_jax.layers.dense import Dense
 from suan_jax.layers.embedding import Rows
 from suan_jax.schema import PAD, Schema
@@ -114,19 +114,15 @@ class TokenEmbedding(nn.Module):
     @nn.compact
     def __call__(self, rows: Rows, batch: Batch) -> jax.Array:
         """The tokens of a batch, (B, T, D)."""
-
-        def table(name: str, size: int, width: int, axes: tuple[str | None, ...]) -> jax.Array:
-            init = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
-            return self.param(name, init, (size, width), jnp.float32)
-
         x_BxTxD = feature_tokens(self.schema, rows, batch, self.width, self.dtype)
         hours = hour_of_week(batch, masking.token_age(batch), masking.token_timed(batch))
-        hour_table = table("hour_table", HOURS_OF_WEEK + 1, self.hour_width, (None, None))
+        hour_table = small_table(self, "hour_table", (HOURS_OF_WEEK + 1, self.hour_width))
         to_width = Dense(self.width, (None, "embed"), dtype=self.dtype, name="hour")
         x_BxTxD += to_width(lookup(hour_table, hours))
         if self.positions:
             back = masking.seen_length(batch)[:, None] - masking.token_order(batch)
-            position_table = table("position_table", self.positions, self.width, (None, "embed"))
+            shape = (self.positions, self.width)
+            position_table = small_table(self, "position_table", shape, (None, "embed"))
             x_BxTxD += lookup(position_table, back).astype(self.dtype)
         return x_BxTxD
 

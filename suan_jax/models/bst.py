@@ -29,7 +29,7 @@ from suan_jax.batch import Batch
 from suan_jax.errors import UserError
 from suan_jax.layers import masking, time_buckets
 from suan_jax.layers.attention import MultiHeadAttention
-from suan_jax.layers.bias import lookup
+from suan_jax.layers.bias import lookup, small_table
 from suan_jax.layers.dense import Dense
 from suan_jax.layers.embedding import Rows
 from suan_jax.layers.head import Head, head_macs
@@ -86,10 +86,6 @@ class Bst(SizedDefinition):
         """See `ModelDefinition`."""
         return "config.model.name is 'bst', whose history states depend on the candidate"
 
-    def flops_per_example(self, schema: Schema, max_len: int) -> float:
-        """See `ModelDefinition`."""
-        return self.useful_flops(schema, np.array([max_len]))
-
     def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
         """See `ModelDefinition`."""
         size, row = self.size(schema), self.embedding_width
@@ -127,10 +123,8 @@ class GapTokens(nn.Module):
         timed_Bx1 = jnp.ones_like(batch.candidate_mask)
         keys = masking.token_age(batch), masking.token_timed(batch)
         gap_BxT = time_buckets.pair_buckets(batch.candidate_age, timed_Bx1, *keys)[:, 0]
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None))
-        shape = (time_buckets.NUM_BUCKETS + 1, self.row_width)
-        gaps = lookup(self.param("gap_table", init, shape, jnp.float32), gap_BxT)
-        x_BxTxD = jnp.concatenate([x_BxTxF, gaps.astype(self.dtype)], axis=-1)
+        table = small_table(self, "gap_table", (time_buckets.TABLE_ROWS, self.row_width))
+        x_BxTxD = jnp.concatenate([x_BxTxF, lookup(table, gap_BxT).astype(self.dtype)], axis=-1)
         if x_BxTxD.shape[-1] == self.width:
             return x_BxTxD
         return Dense(self.width, (None, "embed"), dtype=self.dtype, name="project")(x_BxTxD)
@@ -164,17 +158,17 @@ def flatten_states(states_BxTxD: jax.Array, batch: Batch, positions: int) -> jax
     Args:
       states_BxTxD: states of a batch of one candidate a row.
       batch: that batch.
-      positions: max_len + 1, whatever the padded length.
+      positions: P = max_len + 1, whatever the padded length.
 
     Returns:
-      (B, positions · D); zero where there is no event.
+      (B, P·D); zero where there is no event.
     """
     seen_Bx1 = masking.seen_length(batch)[:, None]
     back = jnp.arange(positions)
-    slot_BxN = jnp.where(back == 0, batch.history_mask.shape[1], seen_Bx1 - back)
-    taken_BxNxD = jnp.take_along_axis(states_BxTxD, slot_BxN[:, :, None], axis=1, mode="clip")
-    taken_BxNxD = jnp.where((back <= seen_Bx1)[:, :, None], taken_BxNxD, 0)
-    return taken_BxNxD.reshape(states_BxTxD.shape[0], -1)
+    slot_BxP = jnp.where(back == 0, batch.history_mask.shape[1], seen_Bx1 - back)
+    taken_BxPxD = jnp.take_along_axis(states_BxTxD, slot_BxP[:, :, None], axis=1, mode="clip")
+    taken_BxPxD = jnp.where((back <= seen_Bx1)[:, :, None], taken_BxPxD, 0)
+    return taken_BxPxD.reshape(states_BxTxD.shape[0], -1)
 
 
 class BstModule(nn.Module):
@@ -196,7 +190,7 @@ class BstModule(nn.Module):
 
     @nn.compact
     def __call__(self, rows: Rows, batch: Batch, train: bool) -> Output:
-        """Logits of every candidate."""
+        """Logits of every candidate, each in a row of its own: N = B·M of them."""
         config = self.config
         single_rows, single = one_candidate_per_row(rows, batch)
         states_NxTxD = self.states(single_rows, single)

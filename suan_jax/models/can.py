@@ -29,9 +29,10 @@ from suan_jax.errors import UserError
 from suan_jax.layers import masking
 from suan_jax.layers.embedding import Lookup, Rows, feature_lookups
 from suan_jax.layers.head import Head, head_macs
-from suan_jax.layers.interest import TargetInterest, interest_macs
+from suan_jax.layers.interest import TargetInterest, check_hidden, interest_macs
 from suan_jax.layers.tokens import concat, shared_names
 from suan_jax.models.model import ModelDefinition, Output, register
+from suan_jax.models.size import check_only_grade
 from suan_jax.schema import Schema
 
 BASES = ("din", "dnn")
@@ -62,12 +63,10 @@ class Can(ModelDefinition):
 
     def module(self, schema: Schema, max_len: int) -> nn.Module:
         """See `ModelDefinition`."""
-        if self.grade != 0:
-            raise UserError(f"config.model.grade is {self.grade}, expected 0, the only grade of can")
+        check_only_grade(self)
         if self.base not in BASES:
             raise UserError(f"config.model.base is {self.base!r}, expected one of {', '.join(BASES)}")
-        if not self.attention_hidden:
-            raise UserError("config.model.attention_hidden is empty, expected at least one width")
+        check_hidden(self.attention_hidden)
         return CanModule(self, schema, self.compute_dtype())
 
     def lookups(self, schema: Schema) -> tuple[Lookup, ...]:
@@ -98,10 +97,6 @@ class Can(ModelDefinition):
         """See `ModelDefinition`."""
         return ""
 
-    def flops_per_example(self, schema: Schema, max_len: int) -> float:
-        """See `ModelDefinition`."""
-        return self.useful_flops(schema, np.array([max_len]))
-
     def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
         """See `ModelDefinition`."""
         events, row, pairs = float(np.mean(lengths)), self.embedding_width, len(pair_names(schema))
@@ -128,13 +123,13 @@ def co_action(weights_BxMxW: jax.Array, h_BxLxI: jax.Array, mask_BxMxL: jax.Arra
     """
     size = weights_BxMxW.shape[:2]
     w1_BxMxIxJ = weights_BxMxW[:, :, : INPUT * HIDDEN].reshape(*size, INPUT, HIDDEN)
-    w2_BxMxJxK = weights_BxMxW[:, :, INPUT * HIDDEN :].reshape(*size, HIDDEN, OUTPUT)
+    w2_BxMxJxP = weights_BxMxW[:, :, INPUT * HIDDEN :].reshape(*size, HIDDEN, OUTPUT)
     powers_BxLxOxI = jnp.stack([h_BxLxI**order for order in range(1, ORDERS + 1)], axis=2)
     z1_BxMxLxOxJ = jnp.tanh(jnp.einsum("bloi,bmij->bmloj", powers_BxLxOxI, w1_BxMxIxJ))
     sum_BxMxOxJ = jnp.einsum("bml,bmloj->bmoj", mask_BxMxL.astype(h_BxLxI.dtype), z1_BxMxLxOxJ)
     # The second layer is linear: it is applied to the sum, and no event has a z2 of its own.
-    out = jnp.concatenate([sum_BxMxOxJ, jnp.einsum("bmoj,bmjk->bmok", sum_BxMxOxJ, w2_BxMxJxK)], axis=-1)
-    return out.reshape(*size, -1)
+    out_BxMxOxP = jnp.einsum("bmoj,bmjp->bmop", sum_BxMxOxJ, w2_BxMxJxP)
+    return jnp.concatenate([sum_BxMxOxJ, out_BxMxOxP], axis=-1).reshape(*size, -1)
 
 
 class CanModule(nn.Module):
@@ -164,8 +159,8 @@ class CanModule(nn.Module):
         if config.base == "din":
             shared = shared_names(self.schema)
             interest = TargetInterest(config.attention_hidden, momentum, dtype=self.dtype, name="interest")
-            event = concat(history, [feature.name for feature in self.schema.history])
-            q, k = concat(candidate, shared), concat(history, shared)
-            parts.append(interest(q, k, event, mask_BxMxL, train))
+            q_BxMxC, k_BxLxC = concat(candidate, shared), concat(history, shared)
+            e_BxLxE = concat(history, [feature.name for feature in self.schema.history])
+            parts.append(interest(q_BxMxC, k_BxLxC, e_BxLxE, mask_BxMxL, train))
         head = Head(self.schema, config.head, momentum, dtype=self.dtype, name="head")
         return Output(head(jnp.concatenate(parts, axis=-1), rows, batch, train))

@@ -21,13 +21,13 @@ import numpy as np
 from flax import linen as nn
 
 from suan_jax.batch import Batch
-from suan_jax.errors import UserError
 from suan_jax.layers import masking
 from suan_jax.layers.embedding import Rows
 from suan_jax.layers.head import Head, head_macs
-from suan_jax.layers.interest import TargetInterest, interest_macs
+from suan_jax.layers.interest import TargetInterest, check_hidden, interest_macs
 from suan_jax.layers.tokens import concat, shared_names
 from suan_jax.models.model import ModelDefinition, Output, register
+from suan_jax.models.size import check_only_grade
 from suan_jax.schema import Schema
 
 
@@ -47,19 +47,13 @@ class Din(ModelDefinition):
 
     def module(self, schema: Schema, max_len: int) -> nn.Module:
         """See `ModelDefinition`."""
-        if self.grade != 0:
-            raise UserError(f"config.model.grade is {self.grade}, expected 0, the only grade of din")
-        if not self.attention_hidden:
-            raise UserError("config.model.attention_hidden is empty, expected at least one width")
+        check_only_grade(self)
+        check_hidden(self.attention_hidden)
         return DinModule(self, schema, self.compute_dtype())
 
     def across_time_refusal(self) -> str:
         """See `ModelDefinition`."""
         return ""
-
-    def flops_per_example(self, schema: Schema, max_len: int) -> float:
-        """See `ModelDefinition`."""
-        return self.useful_flops(schema, np.array([max_len]))
 
     def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
         """See `ModelDefinition`."""
@@ -87,13 +81,13 @@ class DinModule(nn.Module):
     def __call__(self, rows: Rows, batch: Batch, train: bool) -> Output:
         """Logits of every candidate."""
         config, shared = self.config, shared_names(self.schema)
-        q_BxMxK = concat(rows["candidate"], shared)
-        k_BxLxK = concat(rows["history"], shared)
+        q_BxMxC = concat(rows["candidate"], shared)
+        k_BxLxC = concat(rows["history"], shared)
         e_BxLxE = concat(rows["history"], [f.name for f in self.schema.history])
         momentum = config.batch_norm_momentum
         interest = TargetInterest(
             config.attention_hidden, momentum, config.softmax, self.dtype, name="attention"
         )
-        v_BxMxE = interest(q_BxMxK, k_BxLxK, e_BxLxE, masking.candidate_visibility(batch), train)
+        v_BxMxE = interest(q_BxMxC, k_BxLxC, e_BxLxE, masking.candidate_visibility(batch), train)
         head = Head(self.schema, config.head, momentum, dtype=self.dtype, name="head")
         return Output(head(v_BxMxE, rows, batch, train))

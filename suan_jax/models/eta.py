@@ -27,7 +27,8 @@ from suan_jax.layers.embedding import Rows
 from suan_jax.layers.retrieval import Retrieved, top_k
 from suan_jax.layers.tokens import concat, shared_names
 from suan_jax.models.model import register
-from suan_jax.models.search import SearchDefinition, SearchModule, check_sizes
+from suan_jax.models.search import SearchDefinition, SearchModule
+from suan_jax.models.size import check_sizes
 from suan_jax.schema import Schema
 
 
@@ -46,7 +47,7 @@ class Eta(SearchDefinition):
     def module(self, schema: Schema, max_len: int) -> nn.Module:
         """See `ModelDefinition`."""
         self.check()
-        check_sizes(self, "bits")
+        check_sizes(bits=self.bits)
         return EtaModule(self, schema, self.compute_dtype())
 
     def search_macs(self, schema: Schema, events: float) -> float:

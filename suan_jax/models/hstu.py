@@ -60,7 +60,8 @@ class Hstu(SizedDefinition):
     Attributes:
       absolute_position: whether tokens carry a learned position.
       remat: whether layers are computed again in the backward pass, to save memory.
-      attention: as of `Suan`.
+      attention: "fused" for self-attention as one kernel for NVIDIA GPUs, "plain" for XLA's, "auto" for
+        the kernel where it can run, in bfloat16.
     """
 
     grades = GRADES
@@ -205,7 +206,7 @@ class FusedSiluAttention(nn.Module):
     ) -> jax.Array:
         """(B, T, H, Dh) in the dtype of `v`; zero for a query that sees no key."""
         position = BiasTable(2 * self.max_tokens - 1, name="position_bias")()
-        time = BiasTable(time_buckets.NUM_BUCKETS + 1, name="time_bias")()
+        time = BiasTable(time_buckets.TABLE_ROWS, name="time_bias")()
         return fused_silu(q_BxTxHxDh, k_BxTxHxDh, v_BxTxHxDh, (position, time), of, self.max_tokens)
 
 

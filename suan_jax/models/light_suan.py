@@ -2,7 +2,7 @@
 
 SUAN's tokens, blocks and head, parameter for parameter; only who attends to whom differs. With
 o = back_j − back_i on positions counted back from the candidate, token i attends to token j iff o < k (the
-local window), or o ≥ k and (o − (k − 1)) mod r = 0 (dilated); see `layers/sparse_attention.py`. Attention
+local window), or o ≥ k and (o − (k − 1)) mod r = 0 (dilated); see `layers/sparse_pattern.py`. Attention
 over L events costs O(L·(k + (L − k) / r)·D); with k > L or r = 1 it is SUAN's. Every candidate has position 0
 and sees the history and itself, so that one pass scores them all, each as it would be alone.
 
@@ -23,16 +23,10 @@ from suan_jax.batch import Batch
 from suan_jax.errors import UserError
 from suan_jax.layers.attention import Attend
 from suan_jax.layers.fused_attention import Relation, Tables, check_choice, fused_softmax, fuses, relation
-from suan_jax.layers.sparse_attention import (
-    Parts,
-    Pattern,
-    computed_pairs,
-    sparse_attention,
-    sparse_bias,
-    sparse_pattern,
-    visible_pairs,
-)
+from suan_jax.layers.sparse_attention import sparse_attention, sparse_bias
+from suan_jax.layers.sparse_pattern import Parts, Pattern, computed_pairs, sparse_pattern, visible_pairs
 from suan_jax.models.model import register
+from suan_jax.models.size import check_sizes
 from suan_jax.models.suan import Suan, SuanModule
 from suan_jax.schema import Schema
 
@@ -45,8 +39,8 @@ class LightSuan(Suan):
     Attributes:
       window: k, tokens of the local window, the token itself included.
       dilation: r, steps between the tokens attended to before the window.
-      attention: as of `Suan`, but "plain" by default: at 1,024 tokens the kernel takes as long for this
-        pattern as for full attention.
+      attention: "fused", "plain" or "auto" as in `Suan`; "plain" by default, for at 1,024 tokens the kernel
+        takes as long for this pattern as for full attention.
     """
 
     name: str = "light_suan"
@@ -56,9 +50,7 @@ class LightSuan(Suan):
 
     def module(self, schema: Schema, max_len: int) -> nn.Module:
         """See `ModelDefinition`."""
-        for name in ("window", "dilation"):
-            if getattr(self, name) < 1:
-                raise UserError(f"config.model.{name} is {getattr(self, name)}, expected at least 1")
+        check_sizes(window=self.window, dilation=self.dilation)
         if self.pool not in ("history", "causal"):
             raise UserError(
                 f"config.model.pool is {self.pool!r}, expected history or causal, for candidates are scored"

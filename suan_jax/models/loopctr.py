@@ -64,6 +64,7 @@ from suan_jax.layers.experts import (
 from suan_jax.layers.head import Head, head_macs
 from suan_jax.layers.hyper_connections import connection_macs
 from suan_jax.layers.prefix_attention import prefix_pairs
+from suan_jax.models.loop_diagnostics import expert_shares, stream_norms
 from suan_jax.models.model import TRAINING_PASSES, Loops, Output, register
 from suan_jax.models.sandwich import LOOP, BlockSizes, Entry, Exit, LoopCall, Tokens, looped
 from suan_jax.models.size import Size, SizedDefinition
@@ -262,16 +263,8 @@ class LoopCtrModule(nn.Module):
         size = self.size
         hidden = config.expansion * size.width
         sizes = BlockSizes(size.heads, hidden, config.experts, config.top_k, self.dtype)
-        entry = Entry(
-            self.schema,
-            sizes,
-            size.width,
-            config.streams,
-            self.max_len,
-            config.queries,
-            config.recent,
-            name="entry",
-        )
+        shape = size.width, config.streams, self.max_len
+        entry = Entry(self.schema, sizes, *shape, config.queries, config.recent, name="entry")
         tokens, entry_loads = entry(rows, batch)
         h_BxCxTxNxD, loop_loads = self.states(tokens, sizes, calls, every)
         depths = h_BxCxTxNxD.shape[1]
@@ -298,15 +291,15 @@ class LoopCtrModule(nn.Module):
             depth_weights=jnp.asarray(weights / weights.sum()),
             auxiliary={"balance": config.balance_weight * balance_loss(routers)} if mixture else {},
             diagnostics={
-                **_norms(h_BxCxTxNxD, tokens.valid_BxT),
-                **(_shares(loop_loads) if mixture else {}),
+                **stream_norms(h_BxCxTxNxD, tokens.valid_BxT),
+                **(expert_shares(loop_loads) if mixture else {}),
             },
         )
 
     def states(
         self, tokens: Tokens, sizes: BlockSizes, calls: int, keep: bool
     ) -> tuple[jax.Array, dict[str, Any]]:
-        """The streams at each depth (B, calls + 1, T, N, D), or, not kept, at the last (B, 1, T, N, D).
+        """The streams at each depth (B, C = calls + 1, T, N, D), or, not kept, at the last (B, 1, T, N, D).
 
         And what the routers did in each call, stacked along the first axis.
         """
@@ -348,21 +341,3 @@ def _routers(loads: Any) -> list[RouterLoad]:
 
 def _unstack(stacked: RouterLoad) -> list[RouterLoad]:
     return [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(len(stacked.tokens))]
-
-
-def _norms(h_BxCxTxNxD: jax.Array, valid_BxT: jax.Array) -> dict[str, jax.Array]:
-    """Root mean square, over valid tokens and streams, of ‖H[s]‖ after each call: `stream_norm_0` and on."""
-    square_BxCxT = jnp.mean(jnp.sum(jnp.square(jax.lax.stop_gradient(h_BxCxTxNxD)), axis=-1), axis=-1)
-    total_C = jnp.sum(jnp.where(valid_BxT[:, None], square_BxCxT, 0.0), axis=(0, 2))
-    norm_C = jnp.sqrt(total_C / jnp.maximum(jnp.sum(valid_BxT), 1))
-    return {f"stream_norm_{depth}": norm for depth, norm in enumerate(norm_C)}
-
-
-def _shares(loads: dict[str, dict[str, RouterLoad]]) -> dict[str, jax.Array]:
-    """Share of tokens that chose each expert, by call (from 1) and router: `load_attention_1_0` and on."""
-    shares = {}
-    for sublayer in ("attention", "feed_forward") if loads else ():
-        mean_CxE = sum(block[sublayer].shares() for block in loads.values()) / len(loads)
-        for call, expert in np.ndindex(mean_CxE.shape):
-            shares[f"load_{sublayer}_{call + 1}_{expert}"] = mean_CxE[call, expert]
-    return shares

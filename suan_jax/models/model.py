@@ -1,4 +1,10 @@
-"""What a model is: a Flax module, the tables it reads, and a registry of both by name."""
+"""What a model is: a Flax module, the tables it reads, and a registry of both by name.
+
+Arrays are named with their shapes in models and layers: B rows, L history slots, M candidates, T = L + M
+tokens, or T queries and S keys; H heads of width Dh; D the width of a state, S of what the head reads, d of a
+feature's embedding, E of all features of an event, Q of those of a candidate, C of keys before they are split
+in heads; K events retrieved. A file says what it means by other letters, or by one of these if it differs.
+"""
 
 from __future__ import annotations
 
@@ -108,8 +114,11 @@ class ModelDefinition(ModelConfig):
         return None
 
     def flops_per_example(self, schema: Schema, max_len: int) -> float:
-        """Floating-point operations of one forward pass: matrix products as run, 2 per multiply-add."""
-        raise NotImplementedError
+        """Floating-point operations of one forward pass: matrix products as run, 2 per multiply-add.
+
+        The useful ones of a full history, unless a model that computes what is masked away overrides it.
+        """
+        return self.useful_flops(schema, np.array([max_len]))
 
     def training_flops_per_example(self, schema: Schema, max_len: int) -> float:
         """The same of a training step, forward and backward.

@@ -18,7 +18,7 @@ from flax import struct
 from suan_jax.batch import Batch
 from suan_jax.layers import history_cache, masking, time_buckets
 from suan_jax.layers.attention import MultiHeadAttention, attention
-from suan_jax.layers.bias import lookup
+from suan_jax.layers.bias import lookup, small_table
 from suan_jax.layers.dense import Dense
 from suan_jax.layers.embedding import Rows
 from suan_jax.layers.experts import ExpertAttention, ExpertFeedForward, RouterLoad
@@ -304,11 +304,10 @@ class Entry(nn.Module):
         """
 
         def table(name: str, size: int) -> jax.Array:
-            init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "embed"))
-            return self.param(name, init, (size, self.width), jnp.float32)
+            return small_table(self, name, (size, self.width), (None, "embed"))
 
         age_Bx1 = masking.request_age(batch)
         timed_Bx1 = jnp.ones_like(age_Bx1, bool)
         gap_BxL = time_buckets.pair_buckets(age_Bx1, timed_Bx1, batch.history_age, batch.history_timed)[:, 0]
         position_BxLxD = lookup(table("position_table", self.max_len + 1), back_BxL)
-        return position_BxLxD + lookup(table("gap_table", time_buckets.NUM_BUCKETS + 1), gap_BxL)
+        return position_BxLxD + lookup(table("gap_table", time_buckets.TABLE_ROWS), gap_BxL)

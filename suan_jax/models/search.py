@@ -18,24 +18,15 @@ import numpy as np
 from flax import linen as nn
 
 from suan_jax.batch import Batch
-from suan_jax.errors import UserError
 from suan_jax.layers.embedding import Rows
 from suan_jax.layers.head import Head, head_macs
-from suan_jax.layers.interest import TargetInterest, interest_macs
+from suan_jax.layers.interest import TargetInterest, check_hidden, interest_macs
 from suan_jax.layers.retrieval import Retrieved, gather_events, last_events
 from suan_jax.layers.target_attention import TargetAttention, pool_macs, query_macs, time_gaps
 from suan_jax.layers.tokens import concat, shared_names
 from suan_jax.models.model import ModelDefinition, Output
+from suan_jax.models.size import check_only_grade, check_sizes
 from suan_jax.schema import Schema
-
-
-def check_sizes(config: ModelDefinition, *names: str) -> None:
-    """Raises UserError unless the grade is 0, the only one, and each named setting is at least 1."""
-    if config.grade != 0:
-        raise UserError(f"config.model.grade is {config.grade}, expected 0, the only grade of {config.name}")
-    for name in names:
-        if getattr(config, name) < 1:
-            raise UserError(f"config.model.{name} is {getattr(config, name)}, expected at least 1")
 
 
 def history_rows(schema: Schema, rows: Rows) -> jax.Array:
@@ -66,9 +57,9 @@ class SearchDefinition(ModelDefinition):
 
     def check(self) -> None:
         """Raises UserError if a setting is out of its range."""
-        check_sizes(self, "k", "recent", "heads")
-        if not self.attention_hidden:
-            raise UserError("config.model.attention_hidden is empty, expected at least one width")
+        check_only_grade(self)
+        check_sizes(k=self.k, recent=self.recent, heads=self.heads)
+        check_hidden(self.attention_hidden)
 
     def across_time_refusal(self) -> str:
         """See `ModelDefinition`."""
@@ -78,12 +69,11 @@ class SearchDefinition(ModelDefinition):
         """Multiply-adds of the search of one candidate among so many events."""
         raise NotImplementedError
 
-    def flops_per_example(self, schema: Schema, max_len: int) -> float:
-        """See `ModelDefinition`; what training adds, an auxiliary loss, is left out."""
-        return self.useful_flops(schema, np.array([max_len]))
-
     def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
-        """See `ModelDefinition`; every search is taken to find K events where there are so many."""
+        """See `ModelDefinition`; what training adds, an auxiliary loss, is left out.
+
+        Every search is taken to find K events where there are so many.
+        """
         row, width = self.embedding_width, self.heads * self.embedding_width
         shared, event = len(shared_names(schema)) * row, len(schema.history) * row
         retrieved, last = (float(np.mean(np.minimum(lengths, most))) for most in (self.k, self.recent))
@@ -128,24 +118,26 @@ class SearchModule(nn.Module):
         )
         short_BxMxE = self.short_interest(e_BxLxE, rows, batch, train)
         head = Head(self.schema, config.head, momentum, dtype=self.dtype, name="head")
-        state = jnp.concatenate([long_BxMxD, short_BxMxE], axis=-1)
-        return Output(head(state, rows, batch, train), auxiliary=auxiliary)
+        state_BxMxS = jnp.concatenate([long_BxMxD, short_BxMxE], axis=-1)
+        return Output(head(state_BxMxS, rows, batch, train), auxiliary=auxiliary)
 
     def short_interest(self, e_BxLxE: jax.Array, rows: Rows, batch: Batch, train: bool) -> jax.Array:
         """DIN's interest (B, M, E) over the last events that each candidate sees."""
         config, shared = self.config, shared_names(self.schema)
-        index, mask = last_events(batch, config.recent)
+        index_BxMxW, mask_BxMxW = last_events(batch, config.recent)
 
-        def own_row(x: jax.Array) -> jax.Array:
-            return x.reshape(-1, 1, x.shape[-1])  # each candidate has a window of its own
+        # Each candidate has a window of its own: N = B·M rows of one candidate and W events.
+        def own_row(x_BxMxA: jax.Array) -> jax.Array:
+            return x_BxMxA.reshape(-1, 1, x_BxMxA.shape[-1])
 
-        def events(x_BxLxE: jax.Array) -> jax.Array:
-            taken = gather_events(x_BxLxE, index)
-            return taken.reshape(-1, *taken.shape[2:])
+        def events(x_BxLxA: jax.Array) -> jax.Array:
+            taken_BxMxWxA = gather_events(x_BxLxA, index_BxMxW)
+            return taken_BxMxWxA.reshape(-1, *taken_BxMxWxA.shape[2:])
 
         interest = TargetInterest(
             config.attention_hidden, config.batch_norm_momentum, dtype=self.dtype, name="recent"
         )
-        q_BxMxK, k_BxLxK = concat(rows["candidate"], shared), concat(rows["history"], shared)
-        v = interest(own_row(q_BxMxK), events(k_BxLxK), events(e_BxLxE), own_row(mask), train)
-        return v.reshape(*batch.candidate_mask.shape, -1)
+        q_BxMxC, k_BxLxC = concat(rows["candidate"], shared), concat(rows["history"], shared)
+        window = own_row(q_BxMxC), events(k_BxLxC), events(e_BxLxE), own_row(mask_BxMxW)
+        v_Nx1xE = interest(*window, train)
+        return v_Nx1xE.reshape(*batch.candidate_mask.shape, -1)

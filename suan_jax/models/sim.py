@@ -10,10 +10,11 @@ goes through multi-head target attention over [e_j ‖ emb(time gap_j)], beside 
 events.
 
 This project's decisions: e_i is all of an event's features and e_t all of the candidate's; r is float32 and
-as wide as the attention; MLP_aux has the shape of the shared head, 200-80, and the weight of its loss is 1;
-of equal scores the most recent is taken; a category outside the vocabulary matches none; K = 50; 4 heads,
-each as wide as a feature's embedding; a time gap is the bucket of SUAN's time bias, with a row for unknown
-times; the short branch is DIN's interest over the last 20 events; the head is the one that all models share.
+as wide as the attention; MLP_aux is built like the shared head, with hidden layers 200-80, and the weight of
+its loss is 1; of equal scores the most recent is taken; a category outside the vocabulary matches none;
+K = 50; 4 heads, each as wide as a feature's embedding; a time gap is the bucket of SUAN's time bias, with a
+row for unknown times; the short branch is DIN's interest over the last 20 events; the head is the one that
+all models share.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Models that come in grades: a table of sizes, any of which a setting replaces."""
+"""Sizes of models: of those that come in grades, a table, any of which a setting replaces."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from typing import ClassVar
 from suan_jax.errors import UserError
 from suan_jax.models.model import ModelDefinition
 from suan_jax.schema import Schema
+
+
+def check_only_grade(config: ModelDefinition) -> None:
+    """Raises `UserError` unless `config.model.grade` is 0, for a model of one grade."""
+    if config.grade != 0:
+        raise UserError(f"config.model.grade is {config.grade}, expected 0, the only grade of {config.name}")
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raises `UserError` unless each of these settings of `config.model` is at least 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise UserError(f"config.model.{name} is {size}, expected at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +63,7 @@ class SizedDefinition(ModelDefinition):
         layers = grade.layers if self.layers is None else self.layers
         width = (grade.width or self.features_width(schema)) if self.width is None else self.width
         heads = grade.heads if self.heads is None else self.heads
-        for name, value in (("layers", layers), ("width", width), ("heads", heads)):
-            if value < 1:
-                raise UserError(f"config.model.{name} is {value}, expected at least 1")
+        check_sizes(layers=layers, width=width, heads=heads)
         if width % heads:
             raise UserError(f"config.model.heads is {heads}, expected a divisor of the width, {width}")
         return Size(layers, width, heads)

@@ -47,13 +47,8 @@ from suan_jax.layers.feed_forward import SwiGLU
 from suan_jax.layers.fused_attention import check_choice, fused_softmax, fuses, relation
 from suan_jax.layers.head import Head, head_macs
 from suan_jax.layers.norms import RMSNorm
-from suan_jax.layers.sparse_attention import (
-    Parts,
-    Pattern,
-    candidate_attention,
-    sparse_bias,
-    sparse_pattern,
-)
+from suan_jax.layers.sparse_attention import candidate_attention, sparse_bias
+from suan_jax.layers.sparse_pattern import Parts, Pattern, sparse_pattern
 from suan_jax.layers.stack import stacked
 from suan_jax.layers.tokens import TokenEmbedding, profile_tokens, token_macs
 from suan_jax.layers.unpacking import one_candidate_per_row
@@ -297,7 +292,7 @@ class SuanModule(nn.Module):
         return sparse_bias(pattern, one, *self.bias_tables(), self.dtype), pattern
 
     def reach(self) -> tuple[int, int]:
-        """Window and dilation of the self-attention, as of `sparse_attention`."""
+        """Window and dilation of the self-attention, as of `sparse_pattern`."""
         return self.max_len + 1, 1
 
     def bias_tables(self) -> tuple[jax.Array | None, jax.Array | None]:
@@ -306,5 +301,5 @@ class SuanModule(nn.Module):
         if config.position_bias:
             position = BiasTable(2 * self.max_len + 1, name="position_bias")()
         if config.time_bias:
-            time = BiasTable(time_buckets.NUM_BUCKETS + 1, name="time_bias")()
+            time = BiasTable(time_buckets.TABLE_ROWS, name="time_bias")()
         return position, time

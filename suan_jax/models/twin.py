@@ -28,13 +28,12 @@ import numpy as np
 from flax import linen as nn
 
 from suan_jax.batch import Batch
-from suan_jax.layers import masking
-from suan_jax.layers.bias import lookup
+from suan_jax.layers import masking, time_buckets
+from suan_jax.layers.bias import lookup, small_table
 from suan_jax.layers.embedding import Rows
 from suan_jax.layers.head import Head, head_macs
 from suan_jax.layers.retrieval import Retrieved, gather_events, top_k
 from suan_jax.layers.target_attention import (
-    GAPS,
     TargetPool,
     TargetQuery,
     pool_macs,
@@ -44,7 +43,7 @@ from suan_jax.layers.target_attention import (
 )
 from suan_jax.layers.tokens import concat, shared_names
 from suan_jax.models.model import ModelDefinition, Output, register
-from suan_jax.models.search import check_sizes
+from suan_jax.models.size import check_only_grade, check_sizes
 from suan_jax.schema import Schema
 
 
@@ -70,16 +69,13 @@ class Twin(ModelDefinition):
 
     def module(self, schema: Schema, max_len: int) -> nn.Module:
         """See `ModelDefinition`."""
-        check_sizes(self, "k", "heads")
+        check_only_grade(self)
+        check_sizes(k=self.k, heads=self.heads)
         return TwinModule(self, schema, max_len, self.compute_dtype())
 
     def across_time_refusal(self) -> str:
         """See `ModelDefinition`."""
         return ""
-
-    def flops_per_example(self, schema: Schema, max_len: int) -> float:
-        """See `ModelDefinition`."""
-        return self.useful_flops(schema, np.array([max_len]))
 
     def useful_flops(self, schema: Schema, lengths: np.ndarray) -> float:
         """See `ModelDefinition`."""
@@ -122,11 +118,8 @@ class TwinModule(nn.Module):
         query = TargetQuery(config.heads, row, split, name="query")
         q_BxMxHxC = query(concat(rows["candidate"], inherent)) * row**-0.5
 
-        def table(name: str, size: int) -> jax.Array:
-            init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None))
-            return self.param(name, init, (size, row), jnp.float32)
-
-        gap_table, position_table = table("gap_table", GAPS), table("position_table", self.max_len + 1)
+        gap_table = small_table(self, "gap_table", (time_buckets.TABLE_ROWS, row))
+        position_table = small_table(self, "position_table", (self.max_len + 1, row))
         shape = (2 + len(cross), row, config.heads)
         init = nn.initializers.lecun_normal(in_axis=1, out_axis=2, batch_axis=0)
         init = nn.with_logical_partitioning(init, (None, "embed", "heads"))

@@ -33,7 +33,7 @@ def random_tokens(rng, size, length, candidates, unknown=0.2):
 def random_inputs(seed, size=3, length=37, candidates=3, heads=2, width=16, max_tokens=45):
     rng = np.random.default_rng(seed)
     vectors = [rng.normal(size=(size, length + candidates, heads, width)) for _ in range(4)]
-    tables = [rng.normal(size=2 * max_tokens - 1), rng.normal(size=time_buckets.NUM_BUCKETS + 1)]
+    tables = [rng.normal(size=2 * max_tokens - 1), rng.normal(size=time_buckets.TABLE_ROWS)]
     return vectors, tables, random_tokens(rng, size, length, candidates)
 
 

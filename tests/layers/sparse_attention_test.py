@@ -9,15 +9,8 @@ import pytest
 from suan_jax.layers import masking, time_buckets
 from suan_jax.layers.attention import MultiHeadAttention
 from suan_jax.layers.bias import PositionBias, TimeBias
-from suan_jax.layers.sparse_attention import (
-    computed_pairs,
-    seen_offsets,
-    sees,
-    sparse_attention,
-    sparse_bias,
-    sparse_pattern,
-    visible_pairs,
-)
+from suan_jax.layers.sparse_attention import sparse_attention, sparse_bias
+from suan_jax.layers.sparse_pattern import computed_pairs, seen_offsets, sees, sparse_pattern, visible_pairs
 from tests.random_batch import garble_pads, pad_history, random_batch, random_schema
 
 SCHEMA = random_schema()

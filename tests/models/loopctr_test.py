@@ -255,35 +255,6 @@ def test_older_events_reach_the_model_through_the_queries_alone():
     np.testing.assert_array_equal((logits != other_logits).any((0, 2)), older.any(1))
 
 
-@pytest.mark.parametrize(
-    ("changes", "depths"),
-    [({}, (0, 2, None)), ({"streams": 1, "experts": 1}, (2,)), ({"queries": 8, "recent": 10}, (2,))],
-)
-def test_operations_are_those_that_run(changes, depths):
-    config = StackCtr(head=(32,), width=128, heads=2, trained_loops=2, **changes)
-    model = models.build(Config(model=config, data=DataConfig(max_len=40)), SCHEMA)
-    batch = random_batch(0, SCHEMA, rows=4, length=40)
-    variables = jax.eval_shape(model.init, jax.random.key(0), batch)
-    for loops in depths:
-        how = {"all_depths": True} if loops is None else {"loops": loops}
-        score = jax.jit(functools.partial(model.apply, **how))
-        cost = score.lower(variables, batch).compile().cost_analysis()["flops"] / 4
-        forward = config.training_flops_per_example(SCHEMA, 40) / 3
-        counted = forward if loops is None else config.flops_at(SCHEMA, 40, loops)
-        assert counted == pytest.approx(cost, rel=0.05), loops
-    assert config.flops_at(SCHEMA, 40, 0) == config.flops_per_example(SCHEMA, 40)
-
-
-def test_operations_of_a_packed_row_are_those_that_run():
-    config = StackCtr(head=(32,), width=128, heads=2, trained_loops=1, inferred_loops=1)
-    model = models.build(Config(model=config, data=DataConfig(max_len=40)), SCHEMA)
-    batch = random_batch(0, SCHEMA, rows=4, length=40, candidates=6)
-    variables = jax.eval_shape(model.init, jax.random.key(0), batch)
-    score = jax.jit(functools.partial(model.apply, all_depths=True))
-    cost = score.lower(variables, batch).compile().cost_analysis()["flops"] / 4
-    assert config.training_flops_per_row(SCHEMA, 40, 6) / 3 == pytest.approx(cost, rel=0.05)
-
-
 @pytest.mark.smoke
 def test_shared_and_unshared_loops_cost_the_same_and_differ_in_parameters():
     shapes = {}

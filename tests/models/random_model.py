@@ -1,4 +1,4 @@
-"""Models for tests, far from their initial values, and what is inside them."""
+"""Models for tests, far from their initial values."""
 
 from __future__ import annotations
 
@@ -50,21 +50,6 @@ def _variables(model: Model, batch: Batch, noise: float) -> Variables:
             leaf = leaf + noise * rng.normal(size=shape.shape)
         leaves.append(np.asarray(leaf, shape.dtype))
     return jax.tree.unflatten(tree, leaves)
-
-
-def tokens_and_states(model: Model, variables: Variables, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """What a sequential model's submodule `tokens` and its method `states` return, each (B, T, D)."""
-
-    def run(variables: Variables, batch: Batch) -> dict:
-        return model.apply(
-            variables,
-            batch,
-            capture_intermediates=lambda module, method: module.name == "tokens" or method == "states",
-            mutable=["intermediates"],
-        )[1]["intermediates"]
-
-    captured = jax.jit(run)(variables, batch)
-    return captured["tokens"]["__call__"][0], captured["states"][0]
 
 
 def body_parameters(config: ModelDefinition) -> int:

@@ -9,22 +9,18 @@ import pytest
 from suan_jax import models
 from suan_jax.config import Config
 from suan_jax.errors import UserError
-from suan_jax.layers import embedding, masking
+from suan_jax.layers import masking
 from suan_jax.layers.head import Head
 from suan_jax.layers.loss import log_loss
 from suan_jax.models.search import candidate_rows, history_rows
 from suan_jax.models.sim import HardSim, SoftSim
 from suan_jax.schema import OOV
-from tests.models.intermediates import returned_by
+from tests.models.intermediates import gathered, returned_by
 from tests.models.random_model import random_model
-from tests.random_batch import random_batch, random_schema
+from tests.random_batch import mixed_batch, random_batch, random_schema
 
 SCHEMA = random_schema()
 SOFT, HARD = SoftSim(head=(8,), k=3, recent=2, auxiliary_hidden=(6,)), HardSim(head=(8,), k=3, recent=2)
-
-
-def gather(model, variables, batch):
-    return jax.jit(embedding.gather, static_argnums=0)(model.lookups, variables["tables"], batch)
 
 
 def soft_scores(params, rows):
@@ -33,14 +29,8 @@ def soft_scores(params, rows):
     return jnp.einsum("blw,bmw->bml", e @ kernels["key"][:, 0], t @ kernels["query"][:, 0]), e
 
 
-def mixed_batch(seed, **changes):
-    """Full, short and empty histories, candidates that see different parts of them."""
-    settings = {"lengths": [7, 7, 5, 2, 0], "candidates": 3, "across_time": True, **changes}
-    return random_batch(seed, SCHEMA, **settings)
-
-
 def test_hard_search_takes_the_most_recent_events_of_the_candidates_category():
-    batch = mixed_batch(0, lengths=np.full(5, 7))
+    batch = mixed_batch(0, SCHEMA, lengths=np.full(5, 7))
     # Few categories, the one outside the vocabulary among them, so that more than K events match.
     batch = batch.replace(
         candidate={**batch.candidate, "category": OOV + batch.candidate["category"] % 3},
@@ -62,9 +52,9 @@ def test_hard_search_takes_the_most_recent_events_of_the_candidates_category():
 
 def test_soft_search_takes_the_best_products_and_no_pad_before_an_event():
     model, variables = random_model(SOFT)
-    batch = mixed_batch(1)
+    batch = mixed_batch(1, SCHEMA)
     found, _ = returned_by("search", model, variables, batch)
-    r, _ = jax.device_get(jax.jit(soft_scores)(variables["params"], gather(model, variables, batch)))
+    r, _ = jax.device_get(jax.jit(soft_scores)(variables["params"], gathered(model, variables, batch)))
     batch = jax.device_get(batch)
     negative = 0
     for b, m in np.ndindex(5, 3):
@@ -78,8 +68,8 @@ def test_soft_search_takes_the_best_products_and_no_pad_before_an_event():
 
 def test_the_auxiliary_loss_is_that_of_the_weighted_sum():
     model, variables = random_model(SOFT)
-    batch = mixed_batch(2)
-    rows = gather(model, variables, batch)
+    batch = mixed_batch(2, SCHEMA)
+    rows = gathered(model, variables, batch)
 
     def expected(variables):
         r, e = soft_scores(variables["params"], rows)
@@ -104,8 +94,8 @@ def test_the_auxiliary_loss_is_that_of_the_weighted_sum():
 
 def test_the_search_is_trained_by_its_own_loss_and_by_nothing_else():
     model, variables = random_model(SOFT)
-    batch = mixed_batch(3)
-    rows = gather(model, variables, batch)
+    batch = mixed_batch(3, SCHEMA)
+    rows = gathered(model, variables, batch)
 
     def gradients(term):
         def loss(params, rows):
@@ -127,37 +117,15 @@ def test_the_search_is_trained_by_its_own_loss_and_by_nothing_else():
     assert moved == set(variables["params"]) - search
 
 
-@pytest.mark.parametrize("config", [SOFT, HARD])
-def test_bfloat16_retrieves_the_same_and_scores_close(config):
-    model, variables = random_model(config)
-    low = models.build(Config(model=dataclasses.replace(config, dtype="bfloat16")), SCHEMA)
-    # Enough events that some are as good as equal: a search in bfloat16 would choose otherwise.
-    batch = random_batch(4, SCHEMA, rows=64, length=40, lengths=np.full(64, 40), candidates=3)
-    indices = [returned_by("search", m, variables, batch)[0].index_BxMxK for m in (model, low)]
-    np.testing.assert_array_equal(*indices)
-    high_logits, low_logits = (jax.jit(m.apply)(variables, batch).logits for m in (model, low))
-    assert 0 < np.sqrt(np.mean((high_logits - low_logits) ** 2)) < 0.1 * np.std(high_logits)
-
-
 def test_the_short_branch_sees_the_last_events_alone():
     model, variables = random_model(HARD)
     batch = random_batch(5, SCHEMA, lengths=np.full(5, 7))
     # No event has a candidate's category: the search finds nothing, the short branch is all there is.
     batch = batch.replace(candidate={**batch.candidate, "category": jnp.full_like(batch.visible, OOV)})
-    rows = gather(model, variables, batch)
+    rows = gathered(model, variables, batch)
     gradient = jax.jit(jax.grad(lambda rows: model.apply_rows(variables, rows, batch).logits.sum()))(rows)
     for name, moved in jax.device_get(gradient["history"]).items():
         assert (moved[:, :5] == 0).all() and (moved[:, 5:] != 0).any(), name
-
-
-@pytest.mark.parametrize("cls", [SoftSim, HardSim])
-def test_operations_are_those_that_run(cls):
-    config = cls(head=(32,), embedding_width=64, attention_hidden=(256, 128), k=20, recent=10)
-    model = models.build(Config(model=config), SCHEMA)
-    batch = random_batch(0, SCHEMA, rows=8, length=40)
-    variables = jax.eval_shape(model.init, jax.random.key(0), batch)
-    cost = jax.jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 8
-    assert config.flops_per_example(SCHEMA, 40) == pytest.approx(cost, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -8,41 +8,22 @@ import pytest
 from suan_jax import models
 from suan_jax.config import Config
 from suan_jax.errors import UserError
-from suan_jax.layers import embedding, masking, time_buckets
+from suan_jax.layers import masking, time_buckets
 from suan_jax.layers.bias import PositionBias, TimeBias
 from suan_jax.layers.tokens import profile_tokens
 from suan_jax.models.suan import GRADES, Suan, UnifiedAttentionBlock
 from suan_jax.schema import Feature, Schema
+from tests.models.intermediates import gathered, tokens_and_states
 from tests.models.random_model import random_model
 from tests.random_batch import random_batch, random_schema
 
 SCHEMA = random_schema()
 
 
-def states(model, variables, rows, batch):
-    """(what enters the first block, what leaves the last), each (B, T, D)."""
-
-    def run(variables, rows, batch):
-        return model.apply_rows(
-            variables,
-            rows,
-            batch,
-            capture_intermediates=lambda module, method: module.name == "tokens" or method == "states",
-            mutable=["intermediates"],
-        )[1]["intermediates"]
-
-    captured = jax.jit(run)(variables, rows, batch)
-    return captured["tokens"]["__call__"][0], captured["states"][0]
-
-
 def shapes_of(config, schema):
     """The parameters' shapes."""
     model = models.build(Config(model=config), schema)
     return jax.eval_shape(model.init, jax.random.key(0), random_batch(0, schema))["params"]
-
-
-def gather(model, variables, batch):
-    return embedding.gather(model.lookups, variables["tables"], batch)
 
 
 def layer_of(stacked, index):
@@ -90,8 +71,8 @@ def reference_block(x, p, profile, bias):
 def test_the_stack_is_its_equations():
     model, variables = random_model(Suan(head=(8,)))
     batch = random_batch(1, SCHEMA, rows=1, lengths=[7], unknown=0.0)
-    rows = gather(model, variables, batch)
-    tokens, last = states(model, variables, rows, batch)
+    rows = gathered(model, variables, batch)
+    tokens, last = tokens_and_states(model, variables, batch, rows)
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
     profile = np.asarray(profile_tokens(SCHEMA, rows, batch)[0][0], np.float64)
     age = np.append(batch.history_age[0], 0).astype(np.int64)
@@ -118,8 +99,8 @@ def test_a_block_has_the_published_number_of_parameters():
 def test_the_scan_is_its_blocks_one_after_another():
     model, variables = random_model(Suan(head=(8,), layers=3))
     batch = random_batch(2, SCHEMA)
-    rows = gather(model, variables, batch)
-    x, scanned = states(model, variables, rows, batch)
+    rows = gathered(model, variables, batch)
+    x, scanned = tokens_and_states(model, variables, batch, rows)
     params, module = variables["params"], model.module
     profile, profile_mask = profile_tokens(SCHEMA, rows, batch)
     position_bias = PositionBias(module.max_len + 1).apply({"params": params["position_bias"]}, batch)
@@ -151,7 +132,7 @@ def test_history_states_depend_on_the_candidate_only_where_the_pool_holds_it(poo
     model, variables = random_model(Suan(head=(8,), pool=pool))
     batch = random_batch(4, SCHEMA, lengths=np.full(5, 7))
     other = batch.replace(candidate={name: jnp.ones_like(ids) for name, ids in batch.candidate.items()})
-    before, after = (states(model, variables, gather(model, variables, b), b)[1] for b in (batch, other))
+    before, after = (tokens_and_states(model, variables, b)[1] for b in (batch, other))
     changed = np.abs(before - after).max(axis=(0, 2))
     assert (changed[:-1] > 1e-4).all() if depends else (changed[:-1] == 0).all()
     assert changed[-1] > 1e-2
@@ -169,27 +150,16 @@ def test_a_missing_profile_value_is_not_attended_to():
     model, variables = random_model(Suan(head=(8,)))
     batch = random_batch(6, SCHEMA, unknown=0.0)
     gone = {name: jnp.zeros_like(ids) for name, ids in batch.profile.items()}
-    rows = gather(model, variables, batch)
+    rows = gathered(model, variables, batch)
 
     def last(batch, rows):
-        return np.asarray(states(model, variables, rows, batch)[1])
+        return tokens_and_states(model, variables, batch, rows)[1]
 
     # Rows that a missing value could not have: none of them may reach a state.
     noise = {**rows, "profile": jax.tree.map(lambda row: row + 5.0, rows["profile"])}
     missing = batch.replace(profile=gone)
     np.testing.assert_array_equal(last(missing, rows), last(missing, noise))
     assert (last(batch, rows) != last(batch, noise)).any()
-
-
-@pytest.mark.parametrize(("pool", "candidates"), [("history", 1), ("causal", 1), ("causal", 8), ("all", 3)])
-def test_operations_are_those_that_run(pool, candidates):
-    config = Suan(head=(32,), layers=1, width=256, heads=2, pool=pool)
-    model, variables = random_model(config, max_len=40)
-    batch = random_batch(0, SCHEMA, rows=4, length=40, candidates=candidates)
-    cost = jax.jit(model.apply).lower(variables, batch).compile().cost_analysis()["flops"] / 4
-    assert config.training_flops_per_row(SCHEMA, 40, candidates) / 3 == pytest.approx(cost, rel=0.05)
-    if candidates == 1:
-        assert config.flops_per_example(SCHEMA, 40) == pytest.approx(cost, rel=0.05)
 
 
 def test_grades_span_three_orders_of_magnitude_and_sizes_given_win():
