@@ -5,7 +5,7 @@ import pytest
 from flax.linen import meta
 
 from suan_jax.layers import masking, time_buckets
-from suan_jax.layers.target_attention import GAPS, TargetAttention, TargetPool, time_gaps
+from suan_jax.layers.target_attention import TargetAttention, TargetPool, time_gaps
 from tests.random_batch import random_batch, random_schema
 
 
@@ -18,7 +18,7 @@ def softmax(x):
 def test_attention_is_its_projections_head_by_head():
     rng = np.random.default_rng(0)
     q, e = rng.normal(size=(2, 3, 6)), rng.normal(size=(2, 3, 5, 7))
-    gap, mask = rng.integers(0, GAPS, (2, 3, 5)), rng.random((2, 3, 5)) < 0.6
+    gap, mask = rng.integers(0, time_buckets.TABLE_ROWS, (2, 3, 5)), rng.random((2, 3, 5)) < 0.6
     mask[:, :, 0] = True
     attention = TargetAttention(heads=2, head_width=4, gap_width=3)
     arguments = (

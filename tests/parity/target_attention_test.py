@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suan_jax.layers.target_attention import GAPS, TargetAttention
+from suan_jax.layers.target_attention import TargetAttention
+from suan_jax.layers.time_buckets import TABLE_ROWS
 from tests.parity.carried import (
     assert_close,
     assert_same,
@@ -19,7 +20,7 @@ layers = fuxictr_layers()
 B, K, H, DH, E = 5, 6, 3, 4, 9
 WIDTH = H * DH  # of an event with its time gap, which theirs takes for the query and the output too
 MASK = np.arange(K) < np.array([6, 1, 3, 6, 4])[:, None]
-GAP = np.random.default_rng(0).integers(0, GAPS, (B, K)).astype(np.int32)
+GAP = np.random.default_rng(0).integers(0, TABLE_ROWS, (B, K)).astype(np.int32)
 
 
 def both():
