@@ -22,7 +22,7 @@ class TargetInterest(nn.Module):
     """v = Σ_i m_i a_i e_i with a_i = MLP([q, k_i, q − k_i, q ⊙ k_i]), Dice between the MLP's layers.
 
     Attributes:
-      hidden: widths of the hidden layers.
+      hidden: widths F of the hidden layers.
       momentum: of Dice's statistics.
       softmax: whether the scores pass through a softmax over the events.
       dtype: dtype of the products.

@@ -114,8 +114,8 @@ def co_action(weights_BxMxW: jax.Array, h_BxLxI: jax.Array, mask_BxMxL: jax.Arra
     """The sums of [z1 ‖ z2] of the module docstring over the events that `mask` allows, order after order.
 
     Args:
-      weights_BxMxW: the candidates' layers, W1 and then W2, row by row.
-      h_BxLxI: the events' rows.
+      weights_BxMxW: the candidates' layers, W1 (I × J) and then W2 (J × P), row by row.
+      h_BxLxI: the events' rows; O of their powers are taken.
       mask_BxMxL: True where a candidate sees an event.
 
     Returns:

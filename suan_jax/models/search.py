@@ -126,7 +126,7 @@ class SearchModule(nn.Module):
         config, shared = self.config, shared_names(self.schema)
         index_BxMxW, mask_BxMxW = last_events(batch, config.recent)
 
-        # Each candidate has a window of its own: N = B·M rows of one candidate and W events.
+        # Each candidate has a window of its own: N = B·M rows of one candidate and W events, A wide.
         def own_row(x_BxMxA: jax.Array) -> jax.Array:
             return x_BxMxA.reshape(-1, 1, x_BxMxA.shape[-1])
 
