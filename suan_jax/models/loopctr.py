@@ -42,6 +42,7 @@ rows across time are refused.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import jax
@@ -131,13 +132,14 @@ class LoopCtr(SizedDefinition):
                 raise UserError(
                     f"config.model.{name} is {value}, expected {least} to config.model.{bound}, {most}"
                 )
-        if self.balance_weight < 0:
+        if not 0 <= self.balance_weight < math.inf:
             raise UserError(f"config.model.balance_weight is {self.balance_weight}, expected at least 0")
         weights, depths = self.depth_weights, self.trained_loops + 1
-        if weights and (len(weights) != depths or min(weights) < 0 or sum(weights) <= 0):
+        finite = all(0 <= weight < math.inf for weight in weights)
+        if weights and (len(weights) != depths or not finite or not 0 < sum(weights) < math.inf):
             raise UserError(
                 f"config.model.depth_weights is {weights}, expected () or {depths} weights, one for each "
-                "depth from 0 to config.model.trained_loops, none negative and not all 0"
+                "depth from 0 to config.model.trained_loops, finite, none negative and not all 0"
             )
 
     def across_time_refusal(self) -> str:
@@ -283,12 +285,12 @@ class LoopCtrModule(nn.Module):
             for stacked in _routers(loop_loads)
             for load in ([sum_loads(stacked)] if config.shared else _unstack(stacked))
         ]
-        weights = np.array(config.depth_weights or (1.0,) * (n + 1), np.float32)
+        weights = np.array(config.depth_weights or (1.0,) * (n + 1))
         mixture = config.experts > 1
         return Output(
             logits_CxBxM[config.inferred_loops],
             depth_logits=logits_CxBxM,
-            depth_weights=jnp.asarray(weights / weights.sum()),
+            depth_weights=jnp.asarray(weights / weights.sum(), jnp.float32),
             auxiliary={"balance": config.balance_weight * balance_loss(routers)} if mixture else {},
             diagnostics={
                 **stream_norms(h_BxCxTxNxD, tokens.valid_BxT),

@@ -20,6 +20,7 @@ all models share.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +56,7 @@ class SoftSim(SearchDefinition):
     def module(self, schema: Schema, max_len: int) -> nn.Module:
         """See `ModelDefinition`."""
         self.check()
-        if self.auxiliary_weight < 0:
+        if not 0 <= self.auxiliary_weight < math.inf:
             raise UserError(f"config.model.auxiliary_weight is {self.auxiliary_weight}, expected at least 0")
         return SoftSimModule(self, schema, self.compute_dtype())
 

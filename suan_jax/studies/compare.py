@@ -18,6 +18,8 @@ from suan_jax.training.workdir import SUMMARY, read_scores, read_summary
 
 _RATE = "optimizer.learning_rate"
 _Runs = dict[int, dict[str, Any]]  # seed to a summary and its scores
+_LONGEST = 100  # bytes of a name; file systems take 255
+_SHARED = ("data.store", "train.final_split", "train.seed", "train.save_scores")
 _TUNING = {"data.train_on": "train", "train.final_split": "validation", "train.seed": 0}
 
 
@@ -87,6 +89,7 @@ def compare(
 
 
 def _check(config: CompareConfig, only: Collection[str]) -> None:
+    _check_entries(config.entries)
     for name in (config.reference, *only):
         if name not in config.entries:
             raise UserError(
@@ -106,8 +109,35 @@ def _check(config: CompareConfig, only: Collection[str]) -> None:
             )
     if config.seeds < 1:
         raise UserError(f"config.seeds is {config.seeds}, expected at least 1")
-    if not config.learning_rates:
+    rates = [f"{rate:g}" for rate in config.learning_rates]
+    if not rates:
         raise UserError("config.learning_rates is empty, expected at least one learning rate")
+    if twice := [rate for rate in rates if rates.count(rate) > 1]:
+        raise UserError(f"config.learning_rates has {twice[0]} twice, to six digits, expected each once")
+
+
+def _check_entries(entries: dict[str, dict[str, Any]]) -> None:
+    places: dict[str, str] = {}
+    for entry, fields in entries.items():
+        if not isinstance(entry, str) or not entry.isprintable() or folder(entry) in ("", ".", ".."):
+            raise UserError(f"config.entries has {entry!r}, expected the name of a row")
+        if len(folder(entry).encode()) > _LONGEST:
+            raise UserError(f"config.entries has {entry!r}, expected a name of at most {_LONGEST} bytes")
+        if (other := places.setdefault(folder(entry), entry)) != entry:
+            raise UserError(
+                f"config.entries has {other!r} and {entry!r}, whose runs would both be in "
+                f"{folder(entry)}: expected names that differ in letters or digits"
+            )
+        if not isinstance(fields, dict):
+            raise UserError(f"config.entries has {fields!r} for {entry!r}, expected fields and their values")
+        for name in fields:
+            if name in _SHARED or str(name).startswith("data.synthetic."):
+                raise UserError(
+                    f"{entry!r} of config.entries sets {name}, expected the same seeds and test examples for "
+                    "all"
+                )
+    if not entries:
+        raise UserError("config.entries is empty, expected the rows of the table")
 
 
 def _tuning_cells(config: CompareConfig, entry: str) -> list[Cell]:
@@ -125,11 +155,17 @@ def _best_rate(config: CompareConfig, entry: str, cells: list[Cell], workdir: Pa
     """The rate of the highest AUC on the validation split; None if no cell has finished."""
     if not cells:
         return config.entries[entry].get(_RATE, config.learning_rates[0])
+    runs = [_summary(workdir / cell.name) for cell in cells]
     found = {
         run["auc"]: cell.config.optimizer.learning_rate
-        for cell, run in zip(cells, (_summary(workdir / cell.name) for cell in cells), strict=True)
+        for cell, run in zip(cells, runs, strict=True)
         if run and run["auc"] is not None
     }
+    if all(runs) and not found:
+        raise UserError(
+            f"no learning rate of {entry!r} has an AUC to be chosen by: the validation split lacks clicks, "
+            "or impressions without one"
+        )
     return found[max(found)] if found else None
 
 
@@ -171,7 +207,7 @@ def _finished(cells: list[Cell], workdir: Path) -> _Runs:
 
 def _mean_and_error(values: list[float | None]) -> tuple[float | None, float | None]:
     """Mean of the values that exist, and its standard error; None for none of them, and for one."""
-    values = [value for value in values if value is not None]
+    values = [value for value in values if value is not None and not np.isnan(value)]
     if not values:
         return None, None
     error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
@@ -188,15 +224,19 @@ def _row(config: CompareConfig, entry: str, rate: float, runs: _Runs, reference:
     row: dict[str, Any] = {"entry": entry, "model": first["model"], "max_len": first["max_len"]}
     for name in ("auc", "gauc", "log_loss"):
         row[name], row[f"{name}_se"] = _mean_and_error([run[name] for run in runs.values()])
-    row["auc_se_test"] = float(np.mean([run["auc_se"] for run in runs.values()]))
-    shared = sorted(runs.keys() & reference.keys())
+    row["auc_se_test"], _ = _mean_and_error([run["auc_se"] for run in runs.values()])
+    ranked = lambda results: {seed for seed, run in results.items() if run["auc"] is not None}  # noqa: E731
+    shared = sorted(ranked(runs) & ranked(reference))
     row |= dict.fromkeys(("rela_impr", "difference", "difference_se", "difference_se_test"))
     if shared and runs is not reference:
         own, base = (np.mean([results[seed]["auc"] for seed in shared]) for results in (runs, reference))
-        row["rela_impr"] = float((own - 0.5) / (base - 0.5) - 1) * 100
-        pairs = [_difference(runs[seed]["scores"], reference[seed]["scores"]) for seed in shared]
+        row["rela_impr"] = float((own - 0.5) / (base - 0.5) - 1) * 100 if base != 0.5 else None
+        pairs = [
+            _difference(f"seed {seed} of {entry!r}", runs[seed]["scores"], reference[seed]["scores"])
+            for seed in shared
+        ]
         row["difference"], row["difference_se"] = _mean_and_error([difference for difference, _ in pairs])
-        row["difference_se_test"] = float(np.mean([error for _, error in pairs]))
+        row["difference_se_test"], _ = _mean_and_error([error for _, error in pairs])
     row |= {f"params_{part}": first["params"][part] for part in ("body", "head", "embedding")}
     speeds = [run["examples_per_second"] for run in runs.values() if run["examples_per_second"]]
     grid, tuned = config.learning_rates, _RATE not in config.entries[entry]
@@ -230,9 +270,16 @@ def _at(run: dict[str, Any], loops: int) -> dict[str, Any]:
     scores = run["scores"].copy()
     scores["logit"] = scores["depths"][:, loops]
     found = evaluate(scores["user"], scores["label"], scores["logit"])
+    found = {
+        name: None if np.isnan(value) else value for name, value in found.items()
+    }  # as summaries have it
     return {**run, **found, "scores": scores, "flops_per_example": run["flops_by_loops"][loops]}
 
 
-def _difference(mine: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+def _difference(which: str, mine: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     """Difference of AUC and its standard error, of two runs' scores of the same examples."""
+    if not all(np.array_equal(mine[name], other[name]) for name in ("user", "label")):
+        raise UserError(
+            f"the scores of {which} are not of the reference's examples: remove its runs and repeat"
+        )
     return auc_difference(mine["label"], mine["logit"], other["logit"])

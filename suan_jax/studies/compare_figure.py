@@ -12,8 +12,10 @@ from suan_jax.studies.compare import Comparison
 
 
 def draw(comparison: Comparison, workdir: Path) -> None:
-    """Writes compare.png and compare.svg: one point per entry, its name beside it."""
-    rows = comparison.rows
+    """Writes compare.png and compare.svg: one point per entry that has an AUC, its name beside it."""
+    rows = [row for row in comparison.rows if row["auc"] is not None]
+    if not rows:
+        return
     with figure(workdir / "compare") as drawn:
         axes = drawn.subplots()
         for index, row in enumerate(rows):
@@ -63,7 +65,8 @@ def draw_loops(comparison: Comparison, workdir: Path) -> None:
         axes.set_xlabel("loops at inference")
         seeds = max(row["seeds"] for row in comparison.rows)
         axes.set_ylabel(f"test AUC, mean of {seeds} seeds ± standard error" if seeds > 1 else "test AUC")
-        drawn.legend(loc="outside right center", fontsize=8)
+        for text in drawn.legend(loc="outside right center", fontsize=8).get_texts():
+            text.set_parse_math(False)
 
 
 def _name_points(axes, rows: list[dict]) -> None:
@@ -83,5 +86,6 @@ def _name_points(axes, rows: list[dict]) -> None:
             xytext=(x / 1e6 * 1.12, label),
             fontsize=8,
             va="center",
+            parse_math=False,
             arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": "0.4", "shrinkA": 0, "shrinkB": 0},
         )

@@ -58,7 +58,8 @@ def markdown(comparison: Comparison) -> str:
 
 def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *rows))
+    escaped = ([cell.replace("|", "\\|") for cell in line] for line in (header, rule, *rows))
+    return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
 
 
 def _legend(comparison: Comparison) -> str:

@@ -107,7 +107,7 @@ def read_summary(workdir: Path) -> dict[str, Any]:
       UserError: if it is damaged.
     """
     summary = read_json(workdir / SUMMARY)
-    if not isinstance(summary, dict) or "auc" not in summary:
+    if not isinstance(summary, dict) or not isinstance(summary.get("auc", ""), int | float | None):
         raise UserError(f"{workdir / SUMMARY} is not the summary of a run: remove it and repeat the command")
     return summary
 
@@ -121,7 +121,12 @@ def read_scores(workdir: Path) -> np.ndarray:
     path = workdir / SCORES
     try:
         with path.open("rb") as file:
-            return np.load(file)
+            scores = np.load(file)
+        if not isinstance(scores, np.ndarray) or not {"user", "label", "logit"} <= set(
+            scores.dtype.names or ()
+        ):
+            raise ValueError("no table of users, labels and logits")
+        return scores
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
             f"{path} is missing or damaged: remove the {SUMMARY} beside it and repeat the command"

@@ -1,4 +1,5 @@
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -234,6 +235,10 @@ def test_the_head_has_one_set_of_statistics_over_all_depths():
 
 def test_depth_weights_are_shares():
     np.testing.assert_allclose(all_depths().depth_weights, [1 / 3] * 3)
+    tiny = changed(depth_weights=(0.0, 1e-60, 3e-60))  # which float32 does not hold
+    np.testing.assert_allclose(
+        apply(tiny, built()[1], all_depths=True).depth_weights, [0.0, 0.25, 0.75], rtol=1e-6
+    )
     model = changed(depth_weights=(0.0, 0.5, 1.5))
     weights = apply(model, built()[1], all_depths=True).depth_weights
     np.testing.assert_array_equal(weights, [0, 0.25, 0.75])
@@ -284,10 +289,13 @@ def test_body_parameters_of_a_grade_are_near_those_of_suan():
         ("inferred_loops", {"inferred_loops": 4}),
         ("depth_weights", {"depth_weights": (1.0, 1.0)}),
         ("depth_weights", {"depth_weights": (0.0, 0.0, 0.0, 0.0)}),
+        ("depth_weights", {"depth_weights": (math.nan, 1.0, 1.0, 1.0)}),
+        ("depth_weights", {"depth_weights": (math.inf, 1.0, 1.0, 1.0)}),
         ("streams", {"streams": 0}),
         ("experts", {"experts": 0}),
         ("top_k", {"top_k": 5}),
         ("balance_weight", {"balance_weight": -0.5}),
+        ("balance_weight", {"balance_weight": math.inf}),
         ("expansion", {"expansion": 0}),
         ("queries", {"queries": -1}),
         ("recent", {"recent": 0}),

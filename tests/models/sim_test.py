@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -130,7 +131,15 @@ def test_the_short_branch_sees_the_last_events_alone():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("grade", 1), ("k", 0), ("recent", 0), ("heads", 0), ("auxiliary_weight", -1.0), ("dtype", "float16")],
+    [
+        ("grade", 1),
+        ("k", 0),
+        ("recent", 0),
+        ("heads", 0),
+        ("auxiliary_weight", -1.0),
+        ("auxiliary_weight", math.inf),
+        ("dtype", "float16"),
+    ],
 )
 def test_bad_settings_are_named(field, value):
     with pytest.raises(UserError, match=rf"config\.model\.{field} is '?{value}"):

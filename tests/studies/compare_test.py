@@ -136,6 +136,51 @@ def test_a_rate_that_is_found_better_later_is_trained_beside_the_first(trained, 
     assert sorted(path.name for path in (tmp_path / "seeds/SUAN").iterdir()) == ["0.002", "0.004"]
 
 
+def test_names_are_no_mathematics_and_no_columns(trained, tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra `figures` is not installed")
+    entries = {"DIN": {"model.name": "din"}, "$x_{L$ | y": {"model.name": "loopctr"}}
+    comparison = compare(dataclasses.replace(_CONFIG, entries=entries), tmp_path)
+    write_comparison(comparison, tmp_path)
+    assert (tmp_path / "compare_loops.png").stat().st_size > 1000
+    assert "| $x_{L$ \\| y | " in (tmp_path / "compare.md").read_text()
+
+
+def _without_clicks(folder):
+    """Leaves the summaries below as a split without clicks does."""
+    for path in folder.rglob("summary.json"):
+        write_json(path, {**read_json(path), "auc": None, "auc_se": None, "gauc": None})
+
+
+def test_without_clicks_there_is_a_table_or_a_sentence(trained, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="the extra `figures` is not installed")
+    compare(_CONFIG, tmp_path)
+    _without_clicks(tmp_path / "seeds/SUAN")
+    comparison = compare(_CONFIG, tmp_path, only=["HSTU"])
+    row = comparison.rows[1]
+    assert {row[name] for name in ("auc", "auc_se_test", "difference", "rela_impr")} == {None}
+    write_comparison(comparison, tmp_path)
+    print_comparison(comparison, tmp_path)
+    assert (tmp_path / "compare.png").stat().st_size > 1000
+    _without_clicks(tmp_path / "seeds")
+    write_comparison(compare(_CONFIG, tmp_path, only=["HSTU"]), tmp_path)
+    _without_clicks(tmp_path / "tuning/DIN")
+    with pytest.raises(UserError, match="no learning rate of 'DIN' has an AUC to be chosen by"):
+        compare(_CONFIG, tmp_path, only=["HSTU"])
+
+
+def test_scores_of_other_examples_are_refused(trained, tmp_path):
+    compare(_CONFIG, tmp_path)
+    path = tmp_path / "seeds/SUAN/0.004/1/scores.npy"
+    scores = np.load(path)
+    scores["label"] = scores["label"][::-1]
+    write_array(path, scores)
+    with pytest.raises(UserError, match="scores of seed 1 of 'SUAN' are not of the reference's examples"):
+        compare(_CONFIG, tmp_path, only=["HSTU"])
+    write_array(path, scores["logit"])
+    with pytest.raises(UserError, match=r"scores\.npy is missing or damaged"):
+        compare(_CONFIG, tmp_path, only=["HSTU"])
+
+
 def test_what_has_finished_is_not_run_again_and_a_failure_is_told(trained, tmp_path, capsys):
     first = compare(_CONFIG, tmp_path)
     assert list(first.failures) == ["tuning/HSTU/0.0005"]
@@ -273,6 +318,23 @@ def test_a_comparison_without_loops_has_no_table_by_loops(trained, tmp_path, cap
         ({}, ("HSUT",), "'HSUT' is no entry of the comparison, the nearest is 'HSTU'"),
         ({"seeds": 0}, (), "config.seeds is 0, expected at least 1"),
         ({"learning_rates": ()}, (), "config.learning_rates is empty"),
+        (
+            {"learning_rates": (1e-3, 1.0000001e-3)},
+            (),
+            "config.learning_rates has 0.001 twice, to six digits",
+        ),
+        ({"entries": {}}, (), "config.entries is empty"),
+        ({"entries": {"A/B": {}, "A:B": {}}}, (), "has 'A/B' and 'A:B', whose runs would both be in A_B"),
+        ({"entries": {"..": {}}}, (), r"config.entries has '\.\.', expected the name"),
+        ({"entries": {"a\nb": {}}}, (), "expected the name of a row"),
+        ({"entries": {"漢" * 90: {}}}, (), "expected a name of at most 100 bytes"),
+        ({"entries": {"A": None}}, (), "config.entries has None for 'A'"),
+        (
+            {"entries": {"A": {"data.synthetic.seed": 1}}},
+            (),
+            "'A' of config.entries sets data.synthetic.seed",
+        ),
+        ({"entries": {"A": {"train.final_split": "validation"}}}, (), "sets train.final_split"),
     ],
 )
 def test_a_wrong_comparison_is_one_sentence(changes, only, sentence, tmp_path):
