@@ -180,11 +180,14 @@ def test_a_law_is_fitted_and_drawn_there(bucket):
 
 
 def test_cells_of_a_sweep_live_there(bucket, monkeypatch):
+    scores = np.zeros(3, [("user", np.int64), ("label", np.uint8), ("logit", np.float32)])
+    scores["logit"] = np.arange(3.0)
+
     def train(config, workdir):
         check_unclaimed(workdir, config)
         claim(workdir, config)
         write_json(workdir / "summary.json", {"auc": 0.5 + config.train.seed / 10, "params": {"body": 7}})
-        write_array(workdir / "scores.npy", np.arange(3.0))
+        write_array(workdir / "scores.npy", scores)
         return read_summary(workdir)
 
     train_by(monkeypatch, train)
@@ -195,7 +198,7 @@ def test_cells_of_a_sweep_live_there(bucket, monkeypatch):
         assert read_table(bucket / "study")["auc"].to_list() == [0.5, 0.5, 0.6, 0.6]
     cell = bucket / "study/cells/seed=1,train_fraction=0.5"
     assert read_config(cell).train.seed == 1
-    assert read_scores(cell).tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(read_scores(cell), scores)
     with pytest.raises(UserError, match=r"gs://bucket/study/cells/\S* holds a run of another config"):
         sweep(dataclasses.replace(config, data=dataclasses.replace(config.data, max_len=9)), bucket / "study")
 
