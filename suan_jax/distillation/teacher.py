@@ -85,11 +85,14 @@ def check_schema(student: Schema, teacher: Schema) -> None:
 def _check_world(config: DistillConfig, teacher: Setup) -> None:
     """Checks that ids of generated logs stand for the same."""
     mine, other = config.data, teacher.config.data
-    if not mine.store and not other.store and mine.synthetic.seed != other.synthetic.seed:
-        raise UserError(
-            f"it knows another synthetic world: config.data.synthetic.seed is {mine.synthetic.seed}, "
-            f"expected {other.synthetic.seed}"
-        )
+    if mine.store or other.store:
+        return
+    for name in ("seed", "items"):
+        here, there = getattr(mine.synthetic, name), getattr(other.synthetic, name)
+        if here != there:
+            raise UserError(
+                f"it knows another synthetic world: config.data.synthetic.{name} is {here}, expected {there}"
+            )
 
 
 def _features(schema: Schema) -> dict[str, str]:

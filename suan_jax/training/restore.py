@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 from suan_jax.config import Config, MeshConfig
+from suan_jax.config_dict import from_dict
 from suan_jax.data.block import Log
 from suan_jax.errors import UserError
 from suan_jax.training.best import best_step
@@ -18,7 +19,7 @@ from suan_jax.training.checkpoint import Checkpoints
 from suan_jax.training.metric_writer import read_metrics
 from suan_jax.training.setup import Setup, set_up
 from suan_jax.training.state import TrainState
-from suan_jax.training.workdir import read_config
+from suan_jax.training.workdir import CONFIG, changes, read_config
 
 
 def restore_run(workdir: Path, mesh: MeshConfig | None = None) -> tuple[Setup, TrainState]:
@@ -41,6 +42,7 @@ def restore_run(workdir: Path, mesh: MeshConfig | None = None) -> tuple[Setup, T
     if restored is None:
         raise UserError(_nothing_in(workdir))
     state, beside = restored
+    _check_config(config, beside, workdir)
     check_log(setup.log, beside, workdir)
     return setup, state
 
@@ -72,6 +74,7 @@ def restore_learnt(workdir: Path, mesh: MeshConfig, dtype: str = "") -> tuple[Se
             raise UserError(_nothing_in(workdir))
         fields, beside, step = restored
         digest = checkpoints.digest(step)
+    _check_config(config, beside, workdir)
     check_log(setup.log, beside, workdir)
     return setup, TrainState(**fields, **left_out), digest
 
@@ -92,6 +95,17 @@ def _checkpoints(workdir: Path, config: Config) -> Iterator[tuple[Checkpoints, i
 
 def _nothing_in(workdir: Path) -> str:
     return f"{workdir} holds no sound checkpoint: train it first"
+
+
+def _check_config(config: Config, beside: dict, workdir: Path) -> None:
+    """Checks that a run's config is the one that its checkpoint was trained by."""
+    store = "data.store:"  # may have moved: `check_log` knows it by its contents
+    changed = [each for each in changes(from_dict(beside["config"]), config) if not each.startswith(store)]
+    if changed:
+        raise UserError(
+            f"{workdir / CONFIG} is not what its checkpoint was trained by ({'; '.join(changed)}): put the "
+            "old values back"
+        )
 
 
 def check_log(log: Log, beside: dict, workdir: Path) -> None:

@@ -19,7 +19,7 @@ from suan_jax.paths import check_local, is_remote, make_folder
 
 SUMMARY = "summary.json"
 SCORES = "scores.npy"
-_CONFIG = "config.json"
+CONFIG = "config.json"
 # A run may go on elsewhere: these say where and how fast it runs, not what it computes.
 _FREE = ("mesh.", "data.threads")
 
@@ -31,18 +31,22 @@ def check_unclaimed(workdir: Path, config: Config) -> None:
       UserError: if it holds a run of another config, naming the fields that differ, or of an unknown one.
     """
     _check_path(workdir)
-    if not (workdir / _CONFIG).exists():
+    if not (workdir / CONFIG).exists():
         if (workdir / SUMMARY).exists() or any((workdir / "checkpoints").glob("[0-9]*")):
             raise UserError(
-                f"{workdir} holds a run without its {_CONFIG}: put that back, or give another --workdir"
+                f"{workdir} holds a run without its {CONFIG}: put that back, or give another --workdir"
             )
         return
-    changed = [change for change in differences(read_config(workdir), config) if not change.startswith(_FREE)]
-    if changed:
+    if changed := changes(read_config(workdir), config):
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(changed)}): give another --workdir, or the "
             "config it was started with"
         )
+
+
+def changes(run: Config, config: Config) -> list[str]:
+    """In what a config differs from a run's, a sentence a field, but for where and how fast it runs."""
+    return [change for change in differences(run, config) if not change.startswith(_FREE)]
 
 
 def _check_path(workdir: Path) -> None:
@@ -90,14 +94,14 @@ def claim(workdir: Path, config: Config) -> bool:
       UserError: if that cannot be.
     """
     _make(workdir)
-    new = not (workdir / _CONFIG).exists()
-    write_json(workdir / _CONFIG, to_dict(config))
+    new = not (workdir / CONFIG).exists()
+    write_json(workdir / CONFIG, to_dict(config))
     return new
 
 
 def release(workdir: Path) -> None:
     """Takes a `claim` back."""
-    (workdir / _CONFIG).unlink()
+    (workdir / CONFIG).unlink()
 
 
 def read_summary(workdir: Path) -> dict[str, Any]:
@@ -140,9 +144,9 @@ def read_config(workdir: Path) -> Config:
       UserError: if there is none, or it cannot be read.
     """
     _check_path(workdir)
-    path = workdir / _CONFIG
+    path = workdir / CONFIG
     if not path.exists():
-        raise UserError(f"{workdir} is not a work directory of a training run: it has no {_CONFIG}")
+        raise UserError(f"{workdir} is not a work directory of a training run: it has no {CONFIG}")
     try:
         config = from_dict(read_json(path))
     except (TypeError, AttributeError) as error:

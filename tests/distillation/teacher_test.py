@@ -1,6 +1,7 @@
 """Teachers of other logs."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from suan_jax.config_dict import to_dict
 from suan_jax.distillation.setup import set_up_offline
 from suan_jax.distillation.teacher import check_schema
 from suan_jax.errors import UserError
-from suan_jax.files import write_json
+from suan_jax.files import read_json, write_json
 from suan_jax.schema import Feature
 from suan_jax.training.checkpoint import Checkpoints
 from suan_jax.training.evaluation import Evaluation
@@ -53,7 +54,7 @@ def folder(tmp_path_factory):
     (folder / "run").mkdir()
     write_json(folder / "run" / "config.json", to_dict(config))
     checkpoints = Checkpoints(folder / "run" / "checkpoints")
-    checkpoints.save(state, {"log": setup.log.fingerprint}, {}, {})
+    checkpoints.save(state, {"log": setup.log.fingerprint}, {}, to_dict(config))
     checkpoints.close()
     tables = inference_variables(state, 0.01)["tables"]
     return folder, Evaluation(setup).scores(state, "test").logit, tables
@@ -96,10 +97,24 @@ def test_another_synthetic_world_is_refused(folder, tmp_path):
     write_json(tmp_path / "run" / "config.json", to_dict(config))
     setup = set_up(config)
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
-    checkpoints.save(setup.fresh_state(), {"log": setup.log.fingerprint}, {}, {})
+    checkpoints.save(setup.fresh_state(), {"log": setup.log.fingerprint}, {}, to_dict(config))
     checkpoints.close()
-    with pytest.raises(UserError, match=r"another synthetic world: config.data.synthetic.seed is 7, exp"):
-        set_up_offline(tiny("data.synthetic.seed=7"), tmp_path / "run")
+    for name in ("seed", "items"):
+        sentence = rf"another synthetic world: config.data.synthetic.{name} is 2048, exp"
+        with pytest.raises(UserError, match=sentence):
+            set_up_offline(tiny(f"data.synthetic.{name}=2048"), tmp_path / "run")
+
+
+def test_a_teacher_whose_config_was_altered_is_refused(folder, tmp_path):
+    shutil.copytree(folder[0] / "run", tmp_path / "run")
+    content = read_json(tmp_path / "run" / "config.json")
+    content["data"]["negative_rate"] = 0.01
+    write_json(tmp_path / "run" / "config.json", content)
+    sentence = r"config.json is not what its checkpoint was trained by \(data.negative_rate: 1.0 != 0.01"
+    with pytest.raises(UserError, match=sentence):
+        set_up_offline(
+            tiny("train.eval_batch_size=32", arguments=f"store={folder[0] / 'yesterday'}"), tmp_path / "run"
+        )
 
 
 def test_what_holds_no_teacher_is_refused(tmp_path):

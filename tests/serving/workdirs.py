@@ -35,7 +35,9 @@ def write_run(workdir: Path, config: Config) -> Path:
         params=moved(state.params, 0.2), tables=moved(state.tables, 0.7), accumulators=accumulators
     )
     checkpoints = Checkpoints(workdir / "checkpoints", keep=1)
-    checkpoints.save(state.replace(step=jax.numpy.int32(1)), {"log": setup.log.fingerprint}, {}, {})
+    checkpoints.save(
+        state.replace(step=jax.numpy.int32(1)), {"log": setup.log.fingerprint}, {}, to_dict(config)
+    )
     checkpoints.close()
     return workdir
 

@@ -54,7 +54,7 @@ def run(tmp_path_factory):
     rows = []
     for step, auc in ((1, 0.8), (2, 0.6)):
         iterator = {"log": setup.log.fingerprint}
-        checkpoints.save(state.replace(step=jax.numpy.int32(step)), iterator, {}, {})
+        checkpoints.save(state.replace(step=jax.numpy.int32(step)), iterator, {}, to_dict(config))
         rows.append(json.dumps({"step": step, "split": "validation", "auc": auc}) + "\n")
     checkpoints.close()
     (folder / "run" / "metrics.jsonl").write_text("".join(rows))

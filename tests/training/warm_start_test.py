@@ -55,7 +55,7 @@ def trained(folder):
     (folder / "run").mkdir()
     write_json(folder / "run" / "config.json", to_dict(config))
     checkpoints = Checkpoints(folder / "run" / "checkpoints")
-    checkpoints.save(state, {"log": setup.log.fingerprint}, {}, {})
+    checkpoints.save(state, {"log": setup.log.fingerprint}, {}, to_dict(config))
     checkpoints.close()
     return setup, state
 
