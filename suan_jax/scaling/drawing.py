@@ -15,9 +15,9 @@ HELD = "held out, then fitted"
 _SHORT = 1.6  # decades
 _BEYOND = 1.6  # times the range of x that a curve is drawn past it
 _WORDS = {
-    "auc": "test AUC",
-    "gauc": "test gAUC",
-    "log_loss": "test log loss",
+    "auc": "AUC",
+    "gauc": "gAUC",
+    "log_loss": "log loss",
     "ne": "normalised entropy",
     "params_body": "body parameters",
     "examples": "training examples",
@@ -145,7 +145,7 @@ def gap(axes: Axes, report: Report, at: np.ndarray, chosen: np.ndarray, style: d
 
 def gap_words(report: Report) -> str:
     """What `gap` shows, for an axis."""
-    name = rf"\mathrm{{{words(report.y).removeprefix('test ')}}}".replace(" ", r"\ ")
+    name = rf"\mathrm{{{words(report.y)}}}".replace(" ", r"\ ")
     return f"distance from the ceiling, $1 - {name}/E$" if report.law.rising else f"excess, ${name}/E - 1$"
 
 

@@ -30,7 +30,7 @@ from suan_jax.scaling.report import Report
 def draw(report: Report, out: Path) -> None:
     """Writes fit.png and fit.svg."""
     form = report.law.form
-    panels = 2 if "E" in report.law.parameters and (form != "chinchilla" or report.frontier()) else 1
+    panels = 2 if "E" in report.law.parameters and (form != "chinchilla" or report.frontier) else 1
     with figure(
         out / "fit", width=6.0 if panels == 1 else 9.0, height=4.4 if form == "chinchilla" else 3.8
     ) as drawn:

@@ -21,7 +21,7 @@ def draw(drawn: Figure, report: Report) -> None:
     """y against N, coloured by D and, where compute is known, against compute, coloured by N."""
     law = report.law
     size, data = law.points.x.T
-    best = report.frontier()
+    best = report.frontier
     axes, *more = np.ravel(drawn.subplots(1, 2 if best else 1, sharey=True))
     norm = LogNorm(data.min(), data.max())
     grid = spread(size)

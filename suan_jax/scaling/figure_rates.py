@@ -23,7 +23,7 @@ def draw(rates: Rates, out: Path) -> None:
                 left.axvline(each.best, color=style["color"], linestyle=":", linewidth=1)
                 right.plot(each.x, each.best, linestyle="", **style)
         left.set_xlabel("peak learning rate")
-        left.set_ylabel(words(rates.y).removeprefix("test "))
+        left.set_ylabel(words(rates.y))
         left.legend(title=words(rates.x), loc="best")
         if rates.power is not None:
             found = [(each.x, each.best) for each in rates.optima if each.best]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from suan_jax.errors import UserError
 from suan_jax.figures import figure, look
 from suan_jax.scaling.drawing import (
     curve,
@@ -23,15 +22,9 @@ from suan_jax.scaling.series import Series
 
 
 def draw(series: Series, out: Path) -> None:
-    """Writes series.png and series.svg; laws of one column of x only.
-
-    Raises:
-      UserError: if the laws are of several columns.
-    """
+    """Writes series.png and series.svg; of laws of one column of x."""
     reports = series.reports
     first = next(iter(reports.values()))
-    if len(first.x) > 1:
-        raise UserError(f"laws of {', '.join(first.x)} have no figure side by side, expected one column of x")
     bounded = "E" in first.law.parameters
     with figure(out / "series", width=9.0 if bounded else 6.0, height=4.2) as drawn:
         axes, *more = np.ravel(drawn.subplots(1, 1 + bounded))

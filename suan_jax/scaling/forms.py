@@ -16,6 +16,8 @@ import itertools
 import numpy as np
 from scipy.optimize import nnls
 
+from suan_jax.errors import UserError, nearest
+
 _EXPONENTS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5)
 _LOOP_EXPONENTS = (0.0, 0.4, 0.8, 1.2)
 _SMALLEST = 1e-3  # of the mean: where a coefficient that is 0 at a start begins instead
@@ -188,3 +190,16 @@ CONSTANT = Logarithm("constant", ("c",), ())
 
 FORMS = {form.name: form for form in (POWER, LOG, CHINCHILLA, LOOPS)}
 """What `form=` may be."""
+
+
+def form_named(name: str) -> Form:
+    """One of `FORMS`.
+
+    Raises:
+      UserError: if there is none of that name.
+    """
+    if name not in FORMS:
+        raise UserError(
+            f"form is {name!r}, the nearest is {nearest(str(name), FORMS)!r} of {', '.join(FORMS)}"
+        )
+    return FORMS[name]

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from suan_jax.errors import UserError, nearest
 from suan_jax.scaling import judgement
 from suan_jax.scaling.checks import checked_points, solve
 from suan_jax.scaling.fitting import Points, Problem
-from suan_jax.scaling.forms import FORMS
+from suan_jax.scaling.forms import form_named
 from suan_jax.scaling.intervals import bootstrap, percentiles, profile
 
 FEW_SIZES = 20
@@ -154,11 +153,7 @@ def fit(
       UserError: if a number is not right, if there are too few points, or if the fit is degenerate: E or an
         exponent at its bound.
     """
-    if form not in FORMS:
-        raise UserError(
-            f"form is {form!r}, the nearest is {nearest(str(form), FORMS)!r} of {', '.join(FORMS)}"
-        )
-    shape = FORMS[form]
+    shape = form_named(form)
     points = checked_points(shape, x, y, y_se, groups, rising)
     problem, theta, objective = solve(shape, points)
     samples = bootstrap(problem, theta, resamples, seed, advance)

@@ -14,7 +14,7 @@ from suan_jax.figures import can_draw
 from suan_jax.files import read_json, write_json
 from suan_jax.paths import make_folder
 from suan_jax.progress import progress
-from suan_jax.scaling.forms import FORMS
+from suan_jax.scaling.forms import form_named
 from suan_jax.scaling.frontier import Frontier, frontier
 from suan_jax.scaling.laws import RESAMPLES, Law, fit
 from suan_jax.scaling.runs import read_table, table_points
@@ -33,6 +33,8 @@ class Report:
       excluded: what was left out, and why.
       warnings: the law's, and those about the runs.
       compute: FLOPs that each run's training took, (n,); None where that is not known.
+      frontier: how to divide compute between N and D; None unless the form is of both, compute is known, and
+        there is one.
     """
 
     law: Law
@@ -42,11 +44,7 @@ class Report:
     excluded: list[dict[str, Any]]
     warnings: list[str]
     compute: np.ndarray | None
-
-    def frontier(self) -> Frontier | None:
-        """How to divide compute between N and D; None unless the form is of both and compute is known."""
-        known = self.law.form == "chinchilla" and self.compute is not None
-        return frontier(self.law, self.compute) if known else None
+    frontier: Frontier | None
 
 
 def fit_runs(runs: Path, x: str, y: str, form: str, where: str = "", compute: str = "") -> Report:
@@ -72,11 +70,22 @@ def fit_table(
 ) -> Report:
     """As `fit_runs`, of a table that `suan_jax.scaling.runs.read_table` read from `path`."""
     names = [name.strip() for name in x.split(",")]
-    points = table_points(table, path, FORMS[form], names, y, where, compute)
+    points = table_points(table, path, form_named(form), names, y, where, compute)
     with progress(RESAMPLES, "bootstrap") as bar:
-        law = fit(points.x, points.y, form, points.y_se, rising=rises(y), advance=bar.advance)
-    warnings = points.warnings + law.warnings
-    return Report(law, names, y, where, points.excluded, warnings, points.compute)
+        law = fit(points.x, points.y, form, points.y_se, points.group, rising=rises(y), advance=bar.advance)
+    best, why = _frontier(law, points.compute)
+    warnings = points.warnings + law.warnings + why
+    return Report(law, names, y, where, points.excluded, warnings, points.compute, best)
+
+
+def _frontier(law: Law, compute: np.ndarray | None) -> tuple[Frontier | None, list[str]]:
+    """The frontier, if there is one, and why there is none where one could be expected."""
+    if law.form != "chinchilla" or compute is None:
+        return None, []
+    try:
+        return frontier(law, compute), []
+    except UserError as error:
+        return None, [f"how a budget is best divided cannot be told: {error}"]
 
 
 def rises(y: str) -> bool | None:
@@ -118,7 +127,7 @@ def print_report(report: Report) -> None:
         print(f"the {law.preferred} form fits best and predicts best")
     else:
         print("no form is preferred")
-    if best := report.frontier():
+    if best := report.frontier:
         share = best.exponent
         print(f"compute-optimal {report.x[0]} grows as compute^{share.value:.3g} ({_interval(share.ends)})")
     for each in report.excluded:
@@ -180,7 +189,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "held_out": law.held_out,
         "rivals": law.rivals,
         "preferred": law.preferred,
-        "frontier": (best := report.frontier()) and dataclasses.asdict(best),
+        "frontier": report.frontier and dataclasses.asdict(report.frontier),
         "excluded": report.excluded,
         "warnings": report.warnings,
         "points": {
@@ -200,6 +209,8 @@ def read_report(path: Path) -> Report:
       UserError: if the file is no fit.json.
     """
     content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no fit.json: it holds a {type(content).__name__}, expected an object")
     try:
         points = content["points"]
         law = fit(
@@ -213,6 +224,6 @@ def read_report(path: Path) -> Report:
         names = content["x"] if isinstance(content["x"], list) else [content["x"]]
         compute = points["compute"] and np.array(points["compute"], float)
         said = [content[name] for name in ("y", "where", "excluded", "warnings")]
-        return Report(law, names, *said, compute)
-    except (KeyError, TypeError) as error:
+        return Report(law, names, *said, compute, _frontier(law, compute)[0])
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is no fit.json: {error} is missing or not right") from error

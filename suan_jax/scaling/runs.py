@@ -20,6 +20,7 @@ from suan_jax.scaling.forms import Form
 _SETTINGS = ("model", "max_len", "train_fraction", "loops_trained", "loops_inferred")
 _RUN = "_run"  # what errors call a row
 _COMPUTE = "train_flops"
+_TRAINED = "loops_trained"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,8 @@ class RunPoints:
       excluded: what was left out: {"runs", "why"}.
       warnings: sentences about what is fitted together.
       compute: FLOPs that training took, (n,); None where the runs do not have them.
+      group: which configuration each run is of, as in `suan_jax.scaling.fit`: runs of equal x are one, and so
+        are all depths of a model that was trained with equal loops, as they are scores of the same runs.
     """
 
     names: list[str]
@@ -43,6 +46,7 @@ class RunPoints:
     excluded: list[dict[str, Any]]
     warnings: list[str]
     compute: np.ndarray | None
+    group: list[tuple]
 
 
 def read_points(
@@ -104,7 +108,11 @@ def table_points(
         compute = _COMPUTE
     spent = _checked(table, compute, path, form, 0) if compute else None
     warnings += _mixed(table, x_nk, x)
-    return RunPoints(table[_RUN].to_list(), x_nk, measured, y_se, excluded, warnings, spent)
+    group = list(map(tuple, x_nk.tolist()))
+    if form.name == "loops":
+        trained = table[_TRAINED] if _TRAINED in table.columns else [None] * len(table)
+        group = [(*sizes[:2], loops) for sizes, loops in zip(group, trained, strict=True)]
+    return RunPoints(table[_RUN].to_list(), x_nk, measured, y_se, excluded, warnings, spent, group)
 
 
 def _excluded(count: int, why: str) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from suan_jax.errors import UserError, nearest
 from suan_jax.figures import can_draw
 from suan_jax.files import write_json
+from suan_jax.notice import notice
 from suan_jax.scaling.report import Report, as_json, fit_table, made
 from suan_jax.scaling.runs import read_table
 from suan_jax.table import print_table
@@ -82,7 +83,9 @@ def write_series(series: Series, out: Path) -> None:
     """
     laws = {label: as_json(report) for label, report in series.reports.items()}
     write_json(made(out) / "series.json", {"by": series.by, "laws": laws, "refused": series.refused})
-    if can_draw():
+    if len(next(iter(series.reports.values())).x) > 1:
+        notice("laws of several columns are not drawn side by side: each has a figure with --where")
+    elif can_draw():
         from suan_jax.scaling import figure_series
 
         figure_series.draw(series, out)

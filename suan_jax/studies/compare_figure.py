@@ -35,7 +35,7 @@ def draw(comparison: Comparison, workdir: Path) -> None:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("forward MFLOPs per example")
         seeds = max(row["seeds"] for row in rows)
-        axes.set_ylabel(f"test AUC, mean of {seeds} seeds ± standard error" if seeds > 1 else "test AUC")
+        axes.set_ylabel(f"AUC, mean of {seeds} seeds ± standard error" if seeds > 1 else "AUC")
 
 
 def draw_loops(comparison: Comparison, workdir: Path) -> None:
@@ -44,8 +44,13 @@ def draw_loops(comparison: Comparison, workdir: Path) -> None:
     The other entries are horizontal lines. A depth far below every entry's headline, such as one that was not
     trained, is off the axis, so that the others can be told apart.
     """
+    headlines, loop_rows = (
+        [row for row in rows if row["auc"] is not None] for rows in (comparison.rows, comparison.loop_rows)
+    )
+    if not headlines:
+        return
     lines: dict[str, list[dict]] = {}
-    for row in comparison.loop_rows:
+    for row in loop_rows:
         lines.setdefault(row["entry"], []).append(row)
     with figure(workdir / "compare_loops", width=7.5) as drawn:
         axes = drawn.subplots()
@@ -54,17 +59,17 @@ def draw_loops(comparison: Comparison, workdir: Path) -> None:
             x = [row["loops_inferred"] + shift for row in rows]
             errors = [row["auc_se"] or 0.0 for row in rows]
             axes.errorbar(x, [row["auc"] for row in rows], yerr=errors, capsize=2, label=entry, **look(index))
-        others = [row for row in comparison.rows if row["entry"] not in lines]
+        others = [row for row in headlines if row["entry"] not in lines]
         for row, style in zip(others, itertools.cycle(("--", ":", "-."))):
             axes.axhline(row["auc"], linestyle=style, color="0.4", linewidth=1, label=row["entry"])
-        low = min(row["auc"] for row in comparison.rows)
-        high = max(row["auc"] for row in (*comparison.rows, *comparison.loop_rows))
+        low = min(row["auc"] for row in headlines)
+        high = max(row["auc"] for row in (*headlines, *loop_rows))
         span = max(high - low, 1e-4)
         axes.set_ylim(low - 0.3 * span, high + 0.1 * span)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("loops at inference")
-        seeds = max(row["seeds"] for row in comparison.rows)
-        axes.set_ylabel(f"test AUC, mean of {seeds} seeds ± standard error" if seeds > 1 else "test AUC")
+        seeds = max(row["seeds"] for row in headlines)
+        axes.set_ylabel(f"AUC, mean of {seeds} seeds ± standard error" if seeds > 1 else "AUC")
         for text in drawn.legend(loc="outside right center", fontsize=8).get_texts():
             text.set_parse_math(False)
 

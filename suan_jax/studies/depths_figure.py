@@ -30,7 +30,7 @@ def _draw_oracle(axes, study: DepthStudy) -> None:
         axes.annotate(f"{auc:.4f}", (index, auc), (0, 6), textcoords="offset points", ha="center", fontsize=8)
     axes.set_xticks(range(len(names)), names, fontsize=8)
     axes.margins(x=0.15, y=0.15)
-    axes.set_ylabel("test AUC")
+    axes.set_ylabel("AUC")
     axes.set_title("choosing by the label", fontsize=9)
 
 
@@ -57,4 +57,4 @@ def _draw_rules(axes, study: DepthStudy, x: str, random_x: str, unit: float) -> 
             color=style["color"],
             label=f"{label}, dealt out at random",
         )
-    axes.set_ylabel("test AUC")
+    axes.set_ylabel("AUC")

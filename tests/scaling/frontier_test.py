@@ -8,7 +8,8 @@ from scipy.optimize import minimize_scalar
 from suan_jax.errors import UserError
 from suan_jax.scaling import fit
 from suan_jax.scaling.frontier import frontier
-from suan_jax.scaling.report import fit_runs, write_report
+from suan_jax.scaling.report import fit_runs, print_report, read_report, write_report
+from tests.drawn import markers, words
 from tests.scaling import planted
 
 
@@ -54,13 +55,29 @@ def test_the_report_has_it_where_compute_is_known(tmp_path, compute):
     x, y = planted.chinchilla()
     table = pl.DataFrame({"n": x[:, 0], "d": x[:, 1], "log_loss": y})
     table.write_csv(tmp_path / "plain.csv")
-    assert fit_runs(tmp_path / "plain.csv", "n,d", "log_loss", "chinchilla").frontier() is None
+    assert fit_runs(tmp_path / "plain.csv", "n,d", "log_loss", "chinchilla").frontier is None
     table.with_columns(pl.Series(compute, 6 * x.prod(1))).write_csv(tmp_path / "runs.csv")
     named = "" if compute == "train_flops" else compute
     report = fit_runs(tmp_path / "runs.csv", "n,d", "log_loss", "chinchilla", compute=named)
-    assert report.frontier().exponent.value == pytest.approx(0.51, abs=0.03)
+    assert report.frontier.exponent.value == pytest.approx(0.51, abs=0.03)
     if compute == "spent":
         write_report(report, tmp_path)
         content = json.loads((tmp_path / "fit.json").read_text())["frontier"]
-        assert content["exponent"]["value"] == report.frontier().exponent.value
-        assert (tmp_path / "fit.png").stat().st_size > 10_000
+        assert content["exponent"]["value"] == report.frontier.exponent.value
+        assert {"spent", "n", "log loss"} & words(tmp_path / "fit.png") == {"n", "log loss"}
+        assert markers(tmp_path / "fit.png") > 2 * len(y)  # two panels
+
+
+def test_a_law_without_a_frontier_is_kept_and_says_why(tmp_path, capsys):
+    x, y = planted.chinchilla()
+    table = pl.DataFrame({"n": x[:, 0], "d": x[:, 1], "log_loss": y, "train_flops": x[:, 1] / x[:, 0]})
+    table.write_csv(tmp_path / "runs.csv")
+    report = fit_runs(tmp_path / "runs.csv", "n,d", "log_loss", "chinchilla")
+    assert report.frontier is None
+    write_report(report, tmp_path)
+    print_report(report)
+    sentence = "how a budget is best divided cannot be told: "
+    assert sentence in capsys.readouterr().out
+    content = json.loads((tmp_path / "fit.json").read_text())
+    assert content["frontier"] is None and any(sentence in each for each in content["warnings"])
+    assert read_report(tmp_path / "fit.json").frontier is None

@@ -5,6 +5,7 @@ import pytest
 
 from suan_jax.errors import UserError
 from suan_jax.scaling.report import fit_runs, print_report, read_report, write_report
+from tests.drawn import markers, words
 from tests.scaling import planted
 
 
@@ -31,8 +32,12 @@ def test_a_law_is_written_and_drawn(tmp_path, form, capsys):
     assert set(content) >= {"parameters", "r2", "held_out", "rivals", "excluded", "warnings"}
     for name, each in content["parameters"].items():
         assert each["low"] <= each["value"] <= each["high"], name
-    for suffix in ("png", "svg"):
-        assert (tmp_path / f"out/deeper/fit.{suffix}").stat().st_size > 10_000
+    figure = tmp_path / "out/deeper/fit.png"
+    assert figure.exists()
+    shown = {"power": {"body parameters", "runs"}, "chinchilla": {"body parameters", "training examples"}}
+    shown["log"], shown["loops"] = shown["power"], {"loops: 1", "loops: 8"}
+    assert words(figure) >= shown[form] | {"log loss" if form == "chinchilla" else "AUC"}
+    assert markers(figure) > len(report.law.points.y)
     print_report(report)
     text = capsys.readouterr().out
     assert all(name in text for name in report.law.parameters) and "held-out RMSE" in text
@@ -49,6 +54,30 @@ def test_a_law_is_read_back_as_it_was(tmp_path):
     (tmp_path / "other.json").write_text('{"form": "power"}')
     with pytest.raises(UserError, match=r"other.json is no fit.json: 'points' is missing"):
         read_report(tmp_path / "other.json")
+    (tmp_path / "other.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"other.json is no fit.json: it holds a list, expected an object"):
+        read_report(tmp_path / "other.json")
+    content = json.loads((tmp_path / "fit.json").read_text())
+    content["points"]["x"][0] = [1.0, 2.0]
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"other.json is no fit.json: setting an array element"):
+        read_report(tmp_path / "other.json")
+
+
+def test_a_form_that_is_not_there_is_named(tmp_path):
+    x, y = _runs(tmp_path)
+    with pytest.raises(UserError, match=r"form is 'powr', the nearest is 'power' of power, log, chinch"):
+        fit_runs(tmp_path, x, y, "powr")
+
+
+def test_depths_of_one_checkpoint_are_one_configuration(tmp_path):
+    x, y = planted.loops()
+    names = ("params_once", "params_recurrent", "loops_inferred")
+    table = pl.DataFrame({**dict(zip(names, x.T, strict=True)), "auc": y, "loops_trained": 8})
+    table.write_csv(tmp_path / "runs.csv")
+    law = fit_runs(tmp_path, ",".join(names), "auc", "loops").law
+    assert len(set(law.points.group.tolist())) == len(set(x[:, 0].tolist())) == 10
+    assert any("10 configurations (fewer than 20)" in each for each in law.warnings)
 
 
 def test_the_same_law_is_the_same_file(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from suan_jax.errors import UserError
 from suan_jax.scaling import fit
 from suan_jax.scaling.series import fit_series, print_series, write_series
+from tests.drawn import markers, words
 from tests.scaling import planted
 
 
@@ -38,8 +39,22 @@ def test_each_kind_has_the_law_of_its_own_runs(runs, tmp_path, capsys):
     write_series(series, tmp_path / "out")
     content = json.loads((tmp_path / "out" / "series.json").read_text())
     assert set(content["laws"]) == set(series.reports) and set(content["refused"]) == {"model din"}
-    for suffix in ("png", "svg"):
-        assert (tmp_path / "out" / f"series.{suffix}").stat().st_size > 10_000
+    assert (tmp_path / "out" / "series.png").exists()
+    labels = {label.replace("_", " ") for label in series.reports}
+    assert words(tmp_path / "out" / "series.png") >= {*labels, "n", "AUC"}
+    points = sum(len(report.law.points.y) for report in series.reports.values())
+    assert markers(tmp_path / "out" / "series.png") > 2 * points  # two panels
+
+
+def test_laws_of_several_columns_are_written_and_not_drawn(tmp_path, capsys):
+    x, y = planted.chinchilla()
+    pl.DataFrame({"n": x[:, 0], "d": x[:, 1], "log_loss": y, "model": "suan"}).write_csv(
+        tmp_path / "runs.csv"
+    )
+    series = fit_series(tmp_path / "runs.csv", "n,d", "log_loss", "chinchilla", "model")
+    write_series(series, tmp_path / "out")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["series.json"]
+    assert "several columns are not drawn side by side" in capsys.readouterr().err
 
 
 def test_mistakes_are_one_sentence(runs):

@@ -16,6 +16,7 @@ from suan_jax.training.evaluation import Evaluation
 from suan_jax.training.loop import train
 from suan_jax.training.restore import restore_run
 from suan_jax.training.workdir import claim
+from tests.drawn import words
 from tests.training.runs import Job
 
 pytestmark = pytest.mark.usefixtures("own_models")
@@ -64,11 +65,11 @@ def test_rules_are_fitted_on_validation_and_judged_on_test(run):
 def test_flops_of_a_rule_count_every_exit_on_the_way(run):
     _, summary, study = run
     exit_flops = summary["flops_by_loops"][0] - 2 * 2 * 4 * 6  # all but the entry
-    for rule, last in (("change", 2), ("gate", 2)):
+    for rule in ("change", "gate"):
         row = study.rules[rule][0]
-        assert row["mean_depth"] == last
-        assert row["flops"] == pytest.approx(summary["flops_by_loops"][last] + last * exit_flops)
-        assert row["random_flops"] == summary["flops_by_loops"][last]
+        assert row["mean_depth"] == 2
+        assert row["flops"] == pytest.approx(summary["flops_by_loops"][2] + 2 * exit_flops)
+        assert row["random_flops"] == summary["flops_by_loops"][2]
 
 
 def test_the_job_prints_and_writes(run):
@@ -88,8 +89,8 @@ def test_the_figure_is_drawn_where_it_can_be(run, monkeypatch, tmp_path, capsys)
     pytest.importorskip("matplotlib", reason="the extra `figures` is not installed")
     study = run[2]
     depths_report.write_depths(study, tmp_path)
-    for suffix in ("png", "svg"):
-        assert (tmp_path / f"depths.{suffix}").stat().st_size > 1000
+    assert (tmp_path / "depths.png").exists()
+    assert words(tmp_path / "depths.png") >= {"AUC", "mean loops per example"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     (tmp_path / "depths.png").unlink()
     depths_report.write_depths(study, tmp_path)
