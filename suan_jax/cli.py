@@ -55,7 +55,10 @@ def run(main: Callable[[Sequence[str]], int | None], passes_on: bool = False) ->
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_BROKEN_PIPE)
     except KeyboardInterrupt:
-        _end("interrupted", _INTERRUPTED)
+        print("interrupted", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_INTERRUPTED)  # XLA, stopped in the midst of compiling, would crash at Python's own end
     except MemoryError as error:
         _end(f"error: memory is not enough ({error}): ask for less", UserError.exit_code)
     except Exception as error:

@@ -18,6 +18,7 @@ from suan_jax.training.workdir import SUMMARY, read_scores, read_summary
 
 _RATE = "optimizer.learning_rate"
 _Runs = dict[int, dict[str, Any]]  # seed to a summary and its scores
+_Tried = dict[float, float | None]  # learning rate to its AUC; None of one that was given
 _LONGEST = 100  # bytes of a name; file systems take 255
 _SHARED = ("data.store", "train.final_split", "train.seed", "train.save_scores")
 _TUNING = {"data.train_on": "train", "train.final_split": "validation", "train.seed": 0}
@@ -65,17 +66,16 @@ def compare(
     tuning = {entry: _tuning_cells(config, entry) for entry in config.entries}
     check_cells([cell for cells in tuning.values() for cell in cells], workdir)
     _, failures = run_cells([cell for entry in chosen for cell in tuning[entry]], workdir, together)
-    rates = {entry: _best_rate(config, entry, tuning[entry], workdir) for entry in config.entries}
+    tried = {entry: _tried(config, entry, tuning[entry], workdir) for entry in config.entries}
+    rates = {entry: _best_rate(tried[entry]) for entry in config.entries}
     final = {entry: _final_cells(config, entry, rates) for entry in config.entries}
     check_cells([cell for cells in final.values() for cell in cells], workdir)
     _, more = run_cells([cell for entry in chosen for cell in final[entry]], workdir, together)
     results = {entry: _finished(final[entry], workdir) for entry in config.entries}
     reference = results[config.reference]
-    rows = [_row(config, entry, rates[entry], runs, reference) for entry, runs in results.items() if runs]
+    rows = [_row(entry, tried[entry], runs, reference) for entry, runs in results.items() if runs]
     loop_rows = [
-        row
-        for entry, runs in results.items()
-        for row in _loop_rows(config, entry, rates[entry], runs, reference)
+        row for entry, runs in results.items() for row in _loop_rows(entry, tried[entry], runs, reference)
     ]
     missing = [entry for entry in config.entries if not results[entry]]
     best = [run["bayes_auc"] for runs in results.values() for run in runs.values() if "bayes_auc" in run]
@@ -151,13 +151,13 @@ def _tuning_cells(config: CompareConfig, entry: str) -> list[Cell]:
     ]
 
 
-def _best_rate(config: CompareConfig, entry: str, cells: list[Cell], workdir: Path) -> float | None:
-    """The rate of the highest AUC on the validation split; None if no cell has finished."""
+def _tried(config: CompareConfig, entry: str, cells: list[Cell], workdir: Path) -> _Tried:
+    """Rate to the AUC on the validation split, of the cells that have finished."""
     if not cells:
-        return config.entries[entry].get(_RATE, config.learning_rates[0])
+        return {config.entries[entry].get(_RATE, config.learning_rates[0]): None}
     runs = [_summary(workdir / cell.name) for cell in cells]
     found = {
-        run["auc"]: cell.config.optimizer.learning_rate
+        cell.config.optimizer.learning_rate: run["auc"]
         for cell, run in zip(cells, runs, strict=True)
         if run and run["auc"] is not None
     }
@@ -166,7 +166,12 @@ def _best_rate(config: CompareConfig, entry: str, cells: list[Cell], workdir: Pa
             f"no learning rate of {entry!r} has an AUC to be chosen by: the validation split lacks clicks, "
             "or impressions without one"
         )
-    return found[max(found)] if found else None
+    return found
+
+
+def _best_rate(tried: _Tried) -> float | None:
+    """The rate of the highest AUC, or the one that was not chosen; None if no cell has finished."""
+    return max(tried, key=lambda rate: tried[rate] or 0.0) if tried else None
 
 
 def _final_cells(config: CompareConfig, entry: str, rates: dict[str, float | None]) -> list[Cell]:
@@ -214,7 +219,7 @@ def _mean_and_error(values: list[float | None]) -> tuple[float | None, float | N
     return float(np.mean(values)), error
 
 
-def _row(config: CompareConfig, entry: str, rate: float, runs: _Runs, reference: _Runs) -> dict[str, Any]:
+def _row(entry: str, tried: _Tried, runs: _Runs, reference: _Runs) -> dict[str, Any]:
     """A row of the table.
 
     Errors are standard errors: `_se` over seeds, `_se_test` of the test examples (DeLong), for differences
@@ -239,25 +244,24 @@ def _row(config: CompareConfig, entry: str, rate: float, runs: _Runs, reference:
         row["difference_se_test"], _ = _mean_and_error([error for _, error in pairs])
     row |= {f"params_{part}": first["params"][part] for part in ("body", "head", "embedding")}
     speeds = [run["examples_per_second"] for run in runs.values() if run["examples_per_second"]]
-    grid, tuned = config.learning_rates, _RATE not in config.entries[entry]
+    rate, tuned = _best_rate(tried), None not in tried.values()
     return row | {
         "flops_per_example": first["flops_per_example"],
         "examples_per_second": float(np.median(speeds)) if speeds else None,
         "learning_rate": rate,
-        "rate_at_edge": tuned and len(grid) > 1 and rate in (min(grid), max(grid)),
+        "rates_tried": len(tried) if tuned else 0,
+        "rate_at_edge": tuned and rate in (min(tried), max(tried)),
         "seeds": len(runs),
         "device": first["device"],
     }
 
 
-def _loop_rows(
-    config: CompareConfig, entry: str, rate: float | None, runs: _Runs, reference: _Runs
-) -> list[dict[str, Any]]:
+def _loop_rows(entry: str, tried: _Tried, runs: _Runs, reference: _Runs) -> list[dict[str, Any]]:
     """The rows of a looped entry, one per number of loops that it is inferred with; none for another."""
     trained = next(iter(runs.values()), {}).get("loops_trained", -1)
     return [
         {
-            **_row(config, entry, rate, {seed: _at(run, loops) for seed, run in runs.items()}, reference),
+            **_row(entry, tried, {seed: _at(run, loops) for seed, run in runs.items()}, reference),
             "loops_trained": trained,
             "loops_inferred": loops,
         }

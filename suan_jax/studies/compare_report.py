@@ -66,8 +66,9 @@ def _legend(comparison: Comparison) -> str:
     parts = [
         "± is the standard error over seeds, in brackets that of the test examples (DeLong); differences and "
         "RelaImpr are against the row without one, paired by seed and by example",
-        "* the best learning rate lies at the edge of the grid",
     ]
+    if any(row["rate_at_edge"] for row in comparison.rows):
+        parts.append("* the best learning rate is the lowest or the highest of those tried")
     if comparison.best_possible is not None:
         parts.append(f"the best possible AUC is {comparison.best_possible:.4f}")
     return "; ".join(parts) + "."

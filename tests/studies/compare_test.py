@@ -83,6 +83,7 @@ def test_rates_are_tuned_on_the_validation_split_alone(trained, tmp_path):
     rows = {row["entry"]: row for row in compare(_CONFIG, tmp_path).rows}
     assert [rows[entry]["learning_rate"] for entry in _ENTRIES] == [1e-3, 4e-3, 2e-3, 4e-3]
     assert [rows[entry]["rate_at_edge"] for entry in _ENTRIES] == [False, True, False, False]
+    assert [rows[entry]["rates_tried"] for entry in _ENTRIES] == [4, 4, 3, 0]  # one of HSTU fails
     tuning = [config for config in trained if config.train.final_split == "validation"]
     assert len(tuning) == 3 * 4  # SUAN(L) has a rate of its own
     assert all(config.data.train_on == "train" for config in tuning)
