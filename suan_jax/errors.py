@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import reprlib
 from collections.abc import Iterable
+from typing import Any
 
 _REMEDIES = {
     errno.ENOSPC: "free some space",
@@ -50,6 +52,22 @@ class Preempted(JobEnd):
 def nearest(name: str, known: Iterable[str]) -> str:
     """The one of the `known` names that `name` was most likely meant to be; empty if none is known."""
     return next(iter(difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)), "")
+
+
+_SHOWN = 60  # characters
+
+_repr = reprlib.Repr()
+_repr.maxlevel, _repr.maxlist, _repr.maxtuple, _repr.maxdict = 3, 3, 3, 3
+_repr.maxstring = _repr.maxlong = _repr.maxother = _SHOWN
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: its `repr`, cut short however long or deep it is."""
+    try:
+        text = _repr.repr(value)
+    except ValueError:  # an integer of more digits than Python writes out
+        return f"a {type(value).__name__} of too many digits"
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 def full_disk(error: BaseException | None) -> str:

@@ -17,6 +17,9 @@ LABEL = "_label"
 TEST = "_test"
 VALIDATION = "_validation"  # optional, see `RawLog`
 
+LARGEST = 1e30
+"""The largest number of a numeric column: float32 holds it, and float64 sums its square."""
+
 
 def history_column(name: str) -> str:
     """The impressions' list column of a history feature, where every impression brings its own history."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from suan_jax.data.vocabulary import Buckets, Encoder, HashedIds
 from suan_jax.schema import OOV, Feature
-from suan_jax.serving.ids import Dictionary
+from suan_jax.serving.ids import VocabularyLookup
 from suan_jax.serving.request import RequestEncoder
 
 _MOMENT = 1_700_000_000  # of the request, seconds since 1970
@@ -37,7 +37,7 @@ def example_request(requests: RequestEncoder, candidates: int = 2) -> dict[str, 
 
 
 def _known(encoder: Encoder, place: int) -> Any:
-    if isinstance(encoder, Dictionary):
+    if isinstance(encoder, VocabularyLookup):
         count = len(encoder.ids)
         return next(itertools.islice(encoder.ids, place % count, None)) if count else None
     if isinstance(encoder, Buckets):

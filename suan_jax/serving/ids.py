@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import numbers
 from collections.abc import Mapping
@@ -12,14 +13,15 @@ import polars as pl
 
 from suan_jax.data.block import Log
 from suan_jax.data.blocking import Scale
+from suan_jax.data.raw_log import LARGEST
 from suan_jax.data.store import Store
 from suan_jax.data.vocabulary import Buckets, Encoder, HashedIds
-from suan_jax.errors import UserError
+from suan_jax.errors import UserError, shown
 from suan_jax.schema import OOV, PAD
 
 
 @dataclasses.dataclass(frozen=True)
-class Dictionary:
+class VocabularyLookup:
     """A vocabulary in memory, for a few values at a time; all others read `OOV`.
 
     Attributes:
@@ -27,6 +29,11 @@ class Dictionary:
     """
 
     ids: Mapping[str, int]
+
+    @property
+    def size(self) -> int:
+        """Number of ids."""
+        return len(self.ids) + OOV + 1
 
     def describe(self) -> dict:
         """As of `Vocabulary`."""
@@ -39,7 +46,7 @@ class Dictionary:
 
 
 @dataclasses.dataclass(frozen=True)
-class PlainIds:
+class IdentityEncoder:
     """The ids of a log that keeps no raw values, such as a generated one; those out of range read `OOV`.
 
     Attributes:
@@ -87,14 +94,14 @@ def make_encoder(table: str, description: Mapping[str, Any], ids: Mapping[str, i
     """
     match description["kind"]:
         case "vocabulary":
-            return Dictionary(ids)
+            return VocabularyLookup(ids)
         case "hashed":
             return HashedIds(table, description["ids"])
         case "buckets":
             return Buckets(np.array(description["edges"], np.float64))
         case kind:
             assert kind == "ids", kind
-            return PlainIds(description["ids"])
+            return IdentityEncoder(description["ids"])
 
 
 def raw_series(encoder: Encoder | None, values: list[Any], several: bool, where: str) -> pl.Series:
@@ -103,7 +110,7 @@ def raw_series(encoder: Encoder | None, values: list[Any], several: bool, where:
     Args:
       encoder: the encoder; None for a dense column.
       values: one for each row, None or "" where missing; integers and texts that look alike are the same.
-      several: whether each is a list of values.
+      several: whether each is a list of values, of which those that are missing are left out.
       where: how to name the feature in a complaint.
 
     Raises:
@@ -111,35 +118,41 @@ def raw_series(encoder: Encoder | None, values: list[Any], several: bool, where:
     """
     if encoder is None or isinstance(encoder, Buckets):
         plain, dtype = _number, pl.Float64()
-    elif isinstance(encoder, PlainIds):
+    elif isinstance(encoder, IdentityEncoder):
         plain, dtype = _integer, pl.Int64()
     else:
         plain, dtype = _text, pl.String()
+
+    def column(items: list[Any]) -> list[Any]:
+        # As preparation reads an empty text, in a column of its own and in a list.
+        return [None if isinstance(item, str) and not item else plain(item, where) for item in items]
+
     if not several:
-        return pl.Series([None if value == "" else plain(value, where) for value in values], dtype=dtype)
+        return pl.Series(column(values), dtype=dtype)
     for value in values:
         if value is not None and not isinstance(value, list | tuple):
-            raise UserError(f"{where} is {_short(value)}, expected a list of values")
-    lists = [value and [plain(item, where) for item in value] for value in values]
+            raise UserError(f"{where} is {shown(value)}, expected a list of values")
+    lists = [value and column(value) for value in values]
     return pl.Series(lists, dtype=pl.List(dtype))
 
 
 def _text(value: Any, where: str) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
+    if value is None or (isinstance(value, numbers.Real) and value != value):
+        return None
     if isinstance(value, bool | np.bool_):
         return str(bool(value)).lower()
-    if isinstance(value, numbers.Real):
-        return None if value != value else str(value)
-    raise UserError(f"{where} is {_short(value)}, expected a text or a number")
+    if isinstance(value, str | numbers.Real):
+        with contextlib.suppress(ValueError):  # half of a surrogate pair, or thousands of digits
+            return str(value).encode().decode()
+    raise UserError(f"{where} is {shown(value)}, expected a text in UTF-8 or a number")
 
 
 def _number(value: Any, where: str) -> float | None:
-    if value is None or (type(value) is float and value == value):  # the common ones first: they are many
-        return value
-    if isinstance(value, numbers.Real):
-        return None if value != value else float(value)
-    raise UserError(f"{where} is {_short(value)}, expected a number")
+    if value is None or (isinstance(value, numbers.Real) and value != value):
+        return None
+    if isinstance(value, numbers.Real) and abs(value) <= LARGEST:
+        return float(value)
+    raise UserError(f"{where} is {shown(value)}, expected a number of at most {LARGEST:.0e}")
 
 
 def _integer(value: Any, where: str) -> int | None:
@@ -147,9 +160,4 @@ def _integer(value: Any, where: str) -> int | None:
         return value
     if isinstance(value, numbers.Integral) and not isinstance(value, bool) and abs(value) < 2**63:
         return int(value)
-    raise UserError(f"{where} is {_short(value)}, expected an id, an integer")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:40] + "…"
+    raise UserError(f"{where} is {shown(value)}, expected an id, an integer")

@@ -14,7 +14,7 @@ from suan_jax.batch import Batch, blank_batch, without_ids
 from suan_jax.data.assembly import event_age, week_second
 from suan_jax.data.blocking import Scale
 from suan_jax.data.vocabulary import Encoder, encode_column
-from suan_jax.errors import UserError, nearest
+from suan_jax.errors import UserError, nearest, shown
 from suan_jax.schema import Feature, Schema
 from suan_jax.serving.ids import raw_series
 
@@ -23,6 +23,10 @@ TIME = "time"
 
 SLOTS = (1, 8, 64, 256, 1024)
 """Candidates are padded to one of these numbers, so that few programs serve all; more are scored in parts."""
+
+_PROFILE = "user (profile)"  # JSON's name, and Python's
+_FARTHEST = 1e12  # standard deviations, whose cube float32 still holds
+_NAME = 60  # characters of an unknown name that the nearest known one is looked for by
 
 Raw = Mapping[str, Any]
 """Feature name to a raw value, a list of them for a feature of several; what is missing or None is `PAD`."""
@@ -49,6 +53,19 @@ class User:
 
 
 @dataclasses.dataclass(frozen=True)
+class Context:
+    """Context features and dense columns of n rows.
+
+    Attributes:
+      ids: context feature to ids, (n,) or (n, V).
+      dense: (n, D) float32, standardised.
+    """
+
+    ids: dict[str, np.ndarray]
+    dense: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class EncodedUser:
     """A user's latest events, at most `max_len`, and profile as ids.
 
@@ -57,16 +74,18 @@ class EncodedUser:
       event: history feature to ids, (n,) or (n, V), in time order.
       event_time: (n,) int64 seconds since 1970; 0 where unknown.
       event_timed: (n,) bool, False where unknown.
+      next_time: of the first event that was left out, as it is at or after `time`; None if there is none.
       profile: profile feature to ids, (1,) or (1, V).
-      context: as of `User`.
+      shared: what all candidates share.
     """
 
     time: int
     event: dict[str, np.ndarray]
     event_time: np.ndarray
     event_timed: np.ndarray
+    next_time: int | None
     profile: dict[str, np.ndarray]
-    context: Raw
+    shared: Context
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,28 +118,36 @@ class RequestEncoder:
         if moment is None:
             raise UserError("time is missing, expected the moment of the request in seconds since 1970")
         known = [feature.name for feature in self.schema.history]
-        timed = []
+        timed, later = [], []
         for event in _mappings(user.history, "history", {*known, TIME}):
             time = whole_seconds(event.get(TIME), "history: time")
             if time is None or time < moment:
                 timed.append((time, event))
+            else:
+                later.append(time)
         # A stable sort: events of one second, and those without a time, stay in the order given.
         timed.sort(key=lambda pair: -math.inf if pair[0] is None else pair[0])
         timed = timed[-self.max_len :]
         times, events = [time for time, _ in timed], [event for _, event in timed]
-        own = {*(feature.name for feature in self.schema.context), *self.schema.dense}
+        profile = {feature.name for feature in self.schema.profile}
         return EncodedUser(
             time=moment,
             event=self._ids(self.schema.history, events, "history"),
             event_time=np.array([time or 0 for time in times], np.int64),
             event_timed=np.array([time is not None for time in times], bool),
-            profile=self._ids(
-                self.schema.profile,
-                _mappings([user.profile], "profile", {feature.name for feature in self.schema.profile}),
-                "profile",
-            ),
-            context=_mappings([user.context], "context", own)[0],
+            next_time=min(later, default=None),
+            profile=self._ids(self.schema.profile, _mappings([user.profile], _PROFILE, profile), _PROFILE),
+            shared=self.shared(user.context),
         )
+
+    def shared(self, context: Raw) -> Context:
+        """What all candidates share, one row.
+
+        Raises:
+          UserError: if it is not as described.
+        """
+        names = {*(feature.name for feature in self.schema.context), *self.schema.dense}
+        return self._context(_mappings([context], "context", names), "context")
 
     def batch(self, user: EncodedUser, candidates: Sequence[Raw], slots: int, events: bool = True) -> Batch:
         """One row with a user's history and candidates, NumPy arrays.
@@ -137,7 +164,7 @@ class RequestEncoder:
         """
         schema, count = self.schema, len(candidates)
         names = {feature.name for feature in (*schema.candidate, *schema.context)} | {*schema.dense}
-        full = [{**user.context, **raw} for raw in _mappings(candidates, "candidates", names)]
+        candidates = _mappings(candidates, "candidates", names)
         batch = blank_batch(schema, 1, self.max_len, slots)
         length = len(user.event_time)
         batch.history_mask[0, :length] = True
@@ -150,15 +177,31 @@ class RequestEncoder:
             batch.history[name][0, :length] = ids
         for name, ids in user.profile.items():
             batch.profile[name][:] = ids
-        for group in ("candidate", "context"):
-            for name, ids in self._ids(schema.group(group), full, "candidates").items():
-                batch.group(group)[name][0, :count] = ids
-        for index, name in enumerate(schema.dense):
-            column = raw_series(None, [raw.get(name) for raw in full], False, f"candidates: {name}")
-            batch.dense[0, :count, index] = self.scales[name].apply(column)
+        for name, ids in self._ids(schema.candidate, candidates, "candidates").items():
+            batch.candidate[name][0, :count] = ids
+        own = self._context(candidates, "candidates")
+        for name, ids in own.ids.items():
+            given = [name in raw for raw in candidates]
+            batch.context[name][0, :count] = user.shared.ids[name]
+            batch.context[name][0, :count][given] = ids[given]
+        given = np.array([[name in raw for name in schema.dense] for raw in candidates], bool)
+        batch.dense[0, :count] = np.where(given, own.dense, user.shared.dense)
         if not events:
             batch = without_ids(batch)
         return batch
+
+    def _context(self, rows: Sequence[Raw], where: str) -> Context:
+        dense = np.zeros((len(rows), len(self.schema.dense)), np.float32)
+        for index, name in enumerate(self.schema.dense):
+            column = raw_series(None, [row.get(name) for row in rows], False, f"{where}: {name}")
+            dense[:, index] = self.scales[name].apply(column)
+            far = np.abs(dense[:, index]) > _FARTHEST
+            if far.any():
+                raise UserError(
+                    f"{where}: {name} is {column[int(far.argmax())]}, expected a number less than "
+                    f"{_FARTHEST:.0e} standard deviations from the log's mean"
+                )
+        return Context(self._ids(self.schema.context, rows, where), dense)
 
     def _ids(self, features: tuple[Feature, ...], rows: Sequence[Raw], where: str) -> dict[str, np.ndarray]:
         """Ids of features, (n,) or (n, V) int32."""
@@ -198,7 +241,7 @@ def parse_request(body: Any) -> tuple[User, Sequence[Raw]]:
         )
     names = ("time", "candidates", "history", "user", "context")
     if unknown := sorted(map(str, body.keys() - set(names))):
-        raise UserError(f"the request has {unknown[0]!r}, expected some of {', '.join(names)}")
+        raise UserError(f"the request has {shown(unknown[0])}, expected some of {', '.join(names)}")
     if "candidates" not in body:
         raise UserError("candidates is missing, expected a list")
     user = User(
@@ -220,9 +263,9 @@ def _mappings(values: Any, where: str, names: set[str]) -> list[Raw]:
             raise UserError(f"{where} has a {type(value).__name__}, expected names with values")
         if not value.keys() <= names:
             other = sorted(map(str, value.keys() - names))[0]
-            near = nearest(other, names)
+            near = nearest(other[:_NAME], names)
             hint = f", the nearest is {near!r}" if near else ", and the log has none there"
-            raise UserError(f"{where} has {other!r}, which is no feature there{hint}")
+            raise UserError(f"{where} has {shown(other)}, which is no feature there{hint}")
     return values
 
 
@@ -240,4 +283,4 @@ def whole_seconds(value: Any, where: str) -> int | None:
         return None
     if isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(value) < 2**62:
         return math.floor(value)
-    raise UserError(f"{where} is {value!r}, expected seconds since 1970")
+    raise UserError(f"{where} is {shown(value)}, expected seconds since 1970")

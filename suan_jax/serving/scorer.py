@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from suan_jax.batch import Batch
 from suan_jax.config import MeshConfig
-from suan_jax.errors import UserError
+from suan_jax.errors import UserError, shown
 from suan_jax.evaluation.metrics import correct_for_down_sampling
 from suan_jax.models.model import Model, Variables
 from suan_jax.paths import path_of
@@ -33,31 +33,39 @@ class HistoryCache:
       user: the user, with ids in place of raw values.
       arrays: what the model keeps, on its device.
       moment_refusal: why it holds for one moment only; empty if for every later one.
+      requests: turns raw requests into batches.
     """
 
     user: EncodedUser
     arrays: Any
     moment_refusal: str
+    requests: RequestEncoder
 
     def at(self, time: float, context: Raw | None = None) -> HistoryCache:
-        """The same history at a later moment, at which nothing was added to it.
+        """The same history at a later moment, before which nothing was added to it.
 
         Args:
           time: the moment, seconds since 1970.
           context: features that the candidates share then; None for those of before.
 
         Raises:
-          UserError: if the moment is earlier, or the model's history states depend on it.
+          UserError: if the moment is earlier, the model's history states depend on it, `User.history` had an
+            event between the two, which was left out of what is kept, or the context is not as described.
         """
         moment = whole_seconds(time, "time")
         if moment is None or moment < self.user.time:
             raise UserError(
-                f"time is {time}, expected {self.user.time} or later, when the history was encoded"
+                f"time is {shown(time)}, expected {self.user.time} or later, when the history was encoded"
             )
         if moment != self.user.time and self.moment_refusal:
             raise UserError(f"a kept history holds for one moment: {self.moment_refusal}")
-        context = self.user.context if context is None else context
-        return dataclasses.replace(self, user=dataclasses.replace(self.user, time=moment, context=context))
+        if self.user.next_time is not None and moment > self.user.next_time:
+            raise UserError(
+                f"time is {shown(time)}, expected at most {self.user.next_time}, the time of an event that "
+                "lay ahead when the history was encoded: encode it again"
+            )
+        shared = self.user.shared if context is None else self.requests.shared(context)
+        return dataclasses.replace(self, user=dataclasses.replace(self.user, time=moment, shared=shared))
 
     @property
     def nbytes(self) -> int:
@@ -100,17 +108,18 @@ class Scorer:
     def encode(self, user: User) -> HistoryCache:
         """Passes over a user's history once, for any number of calls of `score`.
 
-        An event that the user adds asks for a new one.
+        An event that the user adds asks for a new one, and so does one of `user.history` at or after
+        `user.time`, which is left out, once the time has come to read it.
 
         Raises:
           UserError: if the user is not as described, or the model cannot keep a history.
         """
         encoded = self.requests.user(user)
         arrays = self._encode(self.variables, self.requests.batch(encoded, [{}], 1))
-        return HistoryCache(encoded, arrays, self.model.config.cache_moment_refusal())
+        return HistoryCache(encoded, arrays, self.model.config.cache_moment_refusal(), self.requests)
 
     def score(self, user: User | HistoryCache, candidates: Sequence[Raw]) -> np.ndarray:
-        """Probabilities of a click, (M,) float64: all candidates on one pass over the user's history.
+        """Probabilities of a click, (M,) float32: all candidates on one pass over the user's history.
 
         Args:
           user: the user, or what `encode` kept: then no pass over the history is needed.

@@ -1,6 +1,8 @@
 import csv
 import dataclasses
+import functools
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -129,9 +131,10 @@ def test_a_kept_history_scores_as_a_pass_over_it(scorer, requests, monkeypatch):
             scorer.score(cache, [candidate]), scorer.score(user, [candidate]), atol=1e-5
         )
     candidates = [candidate for _, candidate in requests[:9]]
-    expected = scorer.score(user, candidates)
+    user = dataclasses.replace(user, history=past(user))
+    cache, expected = scorer.encode(user), scorer.score(user, candidates)
     np.testing.assert_allclose(scorer.score(cache, candidates), expected, atol=1e-5)
-    later = dataclasses.replace(user, time=user.time + 30_000, history=cache_history(user))
+    later = dataclasses.replace(user, time=user.time + 30_000)
     cached = scorer.score(cache.at(later.time), candidates)
     np.testing.assert_allclose(cached, scorer.score(later, candidates), atol=1e-5)
     assert np.abs(cached - expected).max() > 1e-4
@@ -142,8 +145,23 @@ def test_a_kept_history_scores_as_a_pass_over_it(scorer, requests, monkeypatch):
     assert cache.nbytes > 0
 
 
-def cache_history(user):
+def past(user):
     return [event for event in user.history if event["time"] < user.time]
+
+
+def test_a_kept_history_is_not_read_past_an_event_that_it_lacks(scorer, requests):
+    user, candidate = requests[5]
+    first = min(event["time"] for event in user.history if event["time"] >= user.time)
+    assert first > user.time
+    cache, later = scorer.encode(user), dataclasses.replace(user, time=first)
+    expected = scorer.score(later, [candidate])  # an event at the very moment is not read yet
+    np.testing.assert_allclose(scorer.score(cache.at(first), [candidate]), expected, atol=1e-5)
+    with pytest.raises(
+        UserError, match=f"time is {first + 1}, expected at most {first}, the time of an event"
+    ):
+        cache.at(first).at(first + 1)
+    with pytest.raises(UserError, match="context has 'item', which is no feature there"):
+        cache.at(first, {"item": 1})
 
 
 def test_a_kept_history_has_no_earlier_moment_and_some_models_keep_none(scorer, requests, tmp_path):
@@ -162,6 +180,7 @@ def test_a_kept_history_has_no_earlier_moment_and_some_models_keep_none(scorer, 
 
 
 _EVENT = {"time": 5, "item": 3}
+_NEST = functools.reduce(lambda inner, _: [inner], range(980), 3)  # as deep as JSON is read
 
 
 @pytest.mark.parametrize(
@@ -179,11 +198,32 @@ _EVENT = {"time": 5, "item": 3}
         (User(9, history=_EVENT), [{}], "history is a dict, expected a list"),
         (User(9, history=[{**_EVENT, "time": "x"}]), [{}], "history: time is 'x', expected seconds"),
         (User(9, history=[{"clicked": 1}]), [{}], "history has 'clicked', which is no feature there"),
-        (User(9, profile={"item": 1}), [{}], "profile has 'item', which is no feature there"),
+        (User(9, profile={"item": 1}), [{}], r"user \(profile\) has 'item', which is no feature there"),
+        (User(9, profile={"age": "x"}), [{}], r"user \(profile\): age is 'x', expected an id"),
         (User(9, context={"item": 1}), [{}], "context has 'item', which is no feature there"),
+        (User(9, context={"hour": "x"}), [{}], "context: hour is 'x', expected an id"),
+        (
+            User(9, context={"freshness": 10**400}),
+            [{}],
+            "context: freshness is 1000.*, expected a number of at",
+        ),
+        (
+            User(9),
+            [{"freshness": -(10**400)}],
+            "candidates: freshness is -1000.*, expected a number of at most",
+        ),
+        (User(9), [{}, {"freshness": 1e29}], r"candidates: freshness is 1e\+29, expected a number less than"),
+        (User(9), [{"freshness": "\ud800"}], r"candidates: freshness is '\\ud800', expected a number"),
+        (User(9), [{"\ud800": 1}], r"candidates has '\\ud800', which is no feature there"),
+        (User(9), [{"item": 10**5000}], "candidates: item is a int of too many digits, expected an id"),
+        (User(9), [{"item": _NEST}], r"candidates: item is \[\[\[.*, expected an id"),
+        (User(9), [{"m" * 10**7: 1}], "candidates has 'mmm"),
+        (User("9" * 10**6), [{}], "time is '999"),
     ],
 )
-def test_mistakes_are_one_sentence(scorer, user, candidates, message):
+def test_mistakes_are_one_short_sentence(scorer, user, candidates, message):
+    start = time.perf_counter()
     with pytest.raises(UserError, match=message) as caught:
         scorer.score(user, candidates)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 250
+    assert time.perf_counter() - start < 1

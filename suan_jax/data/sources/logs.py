@@ -187,7 +187,8 @@ def _value(column: Column) -> pl.Expr:
         parts = pl.col(column.name)
         if column.separator is not None:
             parts = parts.str.split(column.separator)
-            parts = parts.list.eval(pl.element().filter(pl.element() != ""))
+        # An empty text is missing in a list, too.
+        parts = parts.list.eval(pl.element().filter(pl.element().cast(pl.String) != ""))
         # A schema's feature of one value is no list.
         return parts if column.values > 1 else parts.list.drop_nulls().list.first().alias(column.name)
     return pl.col(column.name)

@@ -10,13 +10,13 @@ from pathlib import Path
 import polars as pl
 from polars import selectors
 
+from suan_jax.data.raw_log import LARGEST
 from suan_jax.data.sources.csv_form import check_form
 from suan_jax.data.sources.log_spec import TIME_UNITS
 from suan_jax.errors import UserError
 
 ROW = "_row"  # position of a row over all files of a table
 FILE_ROW = "_file_row"  # its position in its own file, from 1
-_LARGEST = 1e30  # a number that float32 holds, whose square float64 sums
 _EARLIEST = int(datetime.datetime(1971, 1, 1, tzinfo=datetime.UTC).timestamp())
 _LATEST = int(datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC).timestamp())
 
@@ -229,7 +229,7 @@ def _columns(path: Path) -> tuple[str, ...]:
 def number(column: str) -> pl.Expr:
     """A column as float64; null where it is no number, or one so large that its square is none."""
     value = pl.col(column).cast(pl.Float64, strict=False)
-    return pl.when(value.abs() <= _LARGEST).then(value)
+    return pl.when(value.abs() <= LARGEST).then(value)
 
 
 def number_check(column: str) -> Check:
