@@ -29,6 +29,7 @@ def serve(directory: Path, host: str, port: int) -> None:
     try:
         import uvicorn
 
+        from suan_jax.serving.connection import Connection
         from suan_jax.serving.server import Service
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is not installed; pip install -e '.[serving]' brings it") from error
@@ -38,18 +39,19 @@ def serve(directory: Path, host: str, port: int) -> None:
         warm_up(scorer)
         config = uvicorn.Config(
             Service(scorer).app,
-            http="h11",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=_GRACE,
         )
-        listener.listen()  # from here on, whoever connects is answered
-        # The server raises the signal again once it has answered what came before: the job then is done.
-        signal.signal(signal.SIGTERM, lambda *_: None)
+        server = uvicorn.Server(config)
+        # For a signal before the server handles it itself, and for the one that it raises again once it has
+        # answered what came before: the job then is done.
+        signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
         print(f"serving {directory} on http://{host}:{listener.getsockname()[1]}", flush=True)
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
 
 
 def warm_up(scorer: Scorer | Artifact) -> None:
@@ -59,10 +61,12 @@ def warm_up(scorer: Scorer | Artifact) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    """Whoever connects from here on waits for an answer; of two jobs that come at once, one listens."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or error

@@ -11,8 +11,9 @@ import collections
 import concurrent.futures
 import dataclasses
 import json
-import logging
+import sys
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -28,6 +29,8 @@ from suan_jax.serving.request import Raw, User, parse_request
 
 _LATENCIES = 4096  # of which quantiles are told
 _QUANTILES = (0.5, 0.9, 0.99)
+_PROMETHEUS = "text/plain; version=0.0.4"
+_CLOSE = {"Connection": "close"}  # where the rest of the body is not read
 
 
 class Scores(Protocol):
@@ -48,6 +51,7 @@ class Limits:
       history: events, though a model reads its latest only.
       queue: requests that wait or are being scored.
       seconds: for its body to arrive.
+      bodies: bytes of all requests that are being read, wait or are being scored.
     """
 
     body: int = 4 * 2**20
@@ -55,6 +59,7 @@ class Limits:
     history: int = 10_000
     queue: int = 64
     seconds: float = 10.0
+    bodies: int = 64 * 2**20
 
 
 class Service:
@@ -69,15 +74,17 @@ class Service:
         self._scorer, self._limits = scorer, limits or Limits()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "score")
         self._waiting = 0
+        self._bytes = 0  # of bodies
         self._codes: collections.Counter[int] = collections.Counter()
         self._candidates = 0
+        self._answers, self._seconds = 0, 0.0
         self._latencies: collections.deque[float] = collections.deque(maxlen=_LATENCIES)
         routes = [
             Route("/score", self._score, methods=["POST"]),
             Route("/health", self._health, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
         ]
-        self.app = Starlette(routes=routes, exception_handlers={HTTPException: _refused})
+        self.app = Starlette(routes=routes, exception_handlers={HTTPException: self._elsewhere})
 
     async def _score(self, request: Request) -> Response:
         start = time.perf_counter()
@@ -85,24 +92,65 @@ class Service:
             probabilities = await self._probabilities(request)
             response: Response = JSONResponse({"probabilities": probabilities})
             self._candidates += len(probabilities)
+            self._answers += 1
             self._latencies.append(time.perf_counter() - start)
+            self._seconds += self._latencies[-1]
         except HTTPException as error:
-            response = _refused(request, error)
+            response = _refused(error)
         except ClientDisconnect:
             response = Response(status_code=499)  # nobody is there to read it
         except Exception:
-            logging.getLogger(__name__).exception("a request could not be scored")
-            response = _refused(request, HTTPException(500, "the request could not be scored"))
+            # Not by a logger: jobs silence those of the libraries below.
+            print(
+                "a request could not be scored:",
+                traceback.format_exc(),
+                sep="\n",
+                file=sys.stderr,
+                flush=True,
+            )
+            response = _refused(HTTPException(500, "the request could not be scored"))
         self._codes[response.status_code] += 1
         return response
 
+    async def _elsewhere(self, request: Request, error: Exception) -> Response:
+        """The answer where there is no such path or method."""
+        del request
+        assert isinstance(error, HTTPException)
+        self._codes[error.status_code] += 1
+        return _refused(error)
+
     async def _probabilities(self, request: Request) -> list[float]:
-        limits = self._limits
+        body = bytearray()
         try:
-            body = await asyncio.wait_for(_read(request, limits.body), limits.seconds)
+            await self._read(request, body)
+            return await self._queued(body)
+        finally:
+            self._bytes -= len(body)
+
+    async def _read(self, request: Request, body: bytearray) -> None:
+        try:
+            await asyncio.wait_for(self._receive(request, body), self._limits.seconds)
         except TimeoutError:
-            raise HTTPException(408, f"the body did not arrive within {limits.seconds:g} seconds") from None
-        if self._waiting >= limits.queue:
+            sentence = f"the body did not arrive within {self._limits.seconds:g} seconds"
+            raise HTTPException(408, sentence, _CLOSE) from None
+
+    async def _receive(self, request: Request, body: bytearray) -> None:
+        """Fills `body`, whose bytes count until the request is answered."""
+        most = self._limits.body
+        too_large = HTTPException(413, f"the body is larger than {most} bytes", _CLOSE)
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > most:
+            raise too_large
+        async for part in request.stream():
+            if len(body) + len(part) > most:
+                raise too_large
+            if self._bytes + len(part) > self._limits.bodies:
+                raise HTTPException(503, "too many bodies are being read", {"Retry-After": "1", **_CLOSE})
+            body += part
+            self._bytes += len(part)
+
+    async def _queued(self, body: bytearray) -> list[float]:
+        if self._waiting >= self._limits.queue:
             raise HTTPException(503, "too many requests are waiting", {"Retry-After": "1"})
         self._waiting += 1
         try:
@@ -112,7 +160,7 @@ class Service:
         finally:
             self._waiting -= 1
 
-    def _answer(self, body: bytes) -> list[float]:
+    def _answer(self, body: bytearray) -> list[float]:
         """The probabilities that a body asks for; on the scoring thread, as is all that takes time."""
         try:
             value = json.loads(body, parse_constant=_no_constant)
@@ -127,7 +175,7 @@ class Service:
                 raise UserError(f"{name} has {len(items)} entries, expected at most {most}")
         probabilities = self._scorer.score(user, candidates)
         if not np.isfinite(probabilities).all():
-            raise UserError("a number of the request is too large to be scored with")
+            raise FloatingPointError("the model's probabilities are not finite: its weights are not sound")
         return probabilities.tolist()
 
     async def _health(self, request: Request) -> Response:
@@ -137,36 +185,22 @@ class Service:
     async def _metrics(self, request: Request) -> Response:
         """Counters since the start, and quantiles of the latest answers' seconds, in Prometheus' format."""
         del request
-        lines = [f'suan_requests_total{{code="{code}"}} {n}' for code, n in sorted(self._codes.items())]
-        lines += [f"suan_candidates_total {self._candidates}", f"suan_requests_waiting {self._waiting}"]
+        lines = ["# TYPE suan_requests_total counter"]
+        lines += [f'suan_requests_total{{code="{code}"}} {n}' for code, n in sorted(self._codes.items())]
+        lines += ["# TYPE suan_candidates_total counter", f"suan_candidates_total {self._candidates}"]
+        lines += ["# TYPE suan_requests_waiting gauge", f"suan_requests_waiting {self._waiting}"]
+        lines += ["# TYPE suan_latency_seconds summary"]
         if self._latencies:
             values = np.quantile(np.array(self._latencies), _QUANTILES)
             pairs = zip(_QUANTILES, values, strict=True)
             lines += [f'suan_latency_seconds{{quantile="{q}"}} {value:.6f}' for q, value in pairs]
-        return PlainTextResponse("\n".join(lines) + "\n")
+        lines += [f"suan_latency_seconds_sum {self._seconds:.6f}"]
+        lines += [f"suan_latency_seconds_count {self._answers}"]
+        return PlainTextResponse("\n".join(lines) + "\n", media_type=_PROMETHEUS)
 
 
-async def _read(request: Request, most: int) -> bytes:
-    parts, size = [], 0
-    too_large = HTTPException(413, f"the body is larger than {most} bytes")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > most:
-        raise too_large
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise too_large
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _refused(request: Request, error: Exception) -> Response:
-    del request
-    assert isinstance(error, HTTPException)
-    headers = dict(error.headers or {})
-    if error.status_code in (408, 413):
-        headers["Connection"] = "close"  # the rest of the body is not read
-    return JSONResponse({"error": error.detail}, error.status_code, headers)
+def _refused(error: HTTPException) -> Response:
+    return JSONResponse({"error": error.detail}, error.status_code, dict(error.headers or {}))
 
 
 def _no_constant(name: str) -> Any:

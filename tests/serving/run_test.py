@@ -3,14 +3,20 @@ import json
 import re
 import signal
 import socket
+import threading
 import time
 
+import numpy as np
 import pytest
 
 pytest.importorskip("uvicorn", reason="needs the extra `serving`")
 
+import uvicorn
+
 from suan_jax.errors import UserError
+from suan_jax.serving import run as run_module
 from suan_jax.serving.run import serve
+from tests.ports import free_port
 from tests.training.runs import Job
 
 
@@ -54,6 +60,40 @@ def test_a_work_directory_is_served_until_sigterm(run):
             job.process.send_signal(signal.SIGTERM)
         done = job.end()
     assert done.returncode == 0, done.stderr
+
+
+class Fake:
+    def score(self, user, candidates):
+        return np.full(len(candidates), 0.5)
+
+
+def test_of_two_jobs_on_one_port_one_loads_and_a_signal_at_any_time_ends_it(tmp_path, monkeypatch):
+    port = free_port()
+
+    def load(directory):
+        with pytest.raises(UserError, match=f"--port={port} of --host=127.0.0.1 cannot be listened on"):
+            serve(directory, "127.0.0.1", port)  # the other job: this one is not yet up
+        return Fake()
+
+    monkeypatch.setattr(run_module, "Scorer", load)
+    monkeypatch.setattr(run_module, "warm_up", lambda scorer: None)
+    own, handler = uvicorn.Server.run, signal.getsignal(signal.SIGTERM)
+    ended = []
+
+    def told_at_once(server, sockets):
+        signal.raise_signal(signal.SIGTERM)
+        rescue = threading.Timer(10, setattr, (server, "should_exit", True))
+        rescue.start()
+        own(server, sockets=sockets)
+        ended.append(rescue.is_alive())
+        rescue.cancel()
+
+    monkeypatch.setattr(uvicorn.Server, "run", told_at_once)
+    try:
+        serve(tmp_path, "127.0.0.1", port)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert ended == [True]
 
 
 def test_mistakes_are_told(run, tmp_path):

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import logging
 import threading
 
 import numpy as np
@@ -27,7 +28,7 @@ class Fake:
             raise UserError("candidates has a mistake")
         if candidates[0] == "bug":
             raise KeyError("a bug")
-        return np.array([np.inf if c == "large" else len(c["item"]) / 10 for c in candidates])
+        return np.array([np.inf if c == "inf" else len(c["item"]) / 10 for c in candidates])
 
 
 async def call(app, method="POST", path="/score", body=_BODY, headers=(), pause=0.0):
@@ -74,10 +75,12 @@ def test_scores_and_counts():
     status, _, text = ask(service, method="GET", path="/metrics")
     assert status == 200
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines())
+    assert lines["# TYPE suan_requests_total"] == lines["# TYPE suan_candidates_total"] == "counter"
+    assert lines["# TYPE suan_latency_seconds"] == "summary" and lines["suan_latency_seconds_count"] == "1"
+    assert 0 < float(lines["suan_latency_seconds_sum"]) < 10
     assert lines['suan_requests_total{code="200"}'] == lines['suan_requests_total{code="400"}'] == "1"
     assert lines["suan_candidates_total"] == "2" and lines["suan_requests_waiting"] == "0"
     assert 0 < float(lines['suan_latency_seconds{quantile="0.5"}']) < 10
-    assert ask(service, method="GET", path="/health") == ask(service, method="GET", path="/health")
     assert ask(service, method="GET", path="/health")[2] == {"status": "ok"}
 
 
@@ -100,7 +103,8 @@ def test_scores_and_counts():
             "history has 5 entries, expected at most 4",
         ),
         ({"time": 5, "candidates": ["mistake"]}, 400, "candidates has a mistake"),
-        ({"time": 5, "candidates": ["large"]}, 400, "too large to be scored with"),
+        ({"time": 5, "candidates": ["inf"]}, 500, "the request could not be scored"),
+        ({"time": 5, "candidates": [{}], "x" * 10_000: 1}, 400, "the request has 'xxx"),
         ({"time": 5, "candidates": ["bug"]}, 500, "the request could not be scored"),
         ([b" " * 150_000, b" " * 150_000], 413, "the body is larger than 200000 bytes"),
     ],
@@ -109,7 +113,7 @@ def test_bad_requests_get_one_sentence(body, status, sentence):
     service = Service(Fake(), Limits(body=200_000, candidates=8, history=4))
     got, _, answer = ask(service, body=body)
     assert got == status
-    assert sentence in answer["error"] and "\n" not in answer["error"]
+    assert sentence in answer["error"] and "\n" not in answer["error"] and len(answer["error"]) < 200
     assert ask(service)[0] == 200  # and the next one is served
 
 
@@ -123,6 +127,36 @@ def test_other_paths_and_methods_are_told_so():
     service = Service(Fake())
     assert ask(service, path="/scores")[0] == 404
     assert ask(service, method="GET")[0] == 405
+    text = ask(service, method="GET", path="/metrics")[2]
+    assert 'code="404"} 1' in text and 'code="405"} 1' in text
+
+
+def test_a_failure_is_told_where_the_job_runs(capsys, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "level", logging.CRITICAL)  # as in a job
+    assert ask(Service(Fake()), body={"time": 5, "candidates": ["bug"]})[0] == 500
+    assert "KeyError: 'a bug'" in capsys.readouterr().err
+
+
+def test_all_bodies_together_are_bounded():
+    fake = Fake()
+    service = Service(fake, Limits(bodies=1000))
+    fake.open.clear()
+    padded = json.dumps(_BODY).encode().ljust(400)
+
+    async def crowd():
+        waiting = [asyncio.create_task(call(service.app, body=padded)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        fake.open.set()
+        return await asyncio.gather(*waiting)
+
+    answers = asyncio.run(crowd())
+    assert [status for status, _, _ in answers] == [200, 200, 503]
+    assert answers[2][2] == {"error": "too many bodies are being read"}
+    assert (answers[2][1]["connection"], answers[2][1]["retry-after"]) == ("close", "1")
+    for _ in range(3):  # none is counted for ever, whatever became of it
+        assert ask(service, body=padded)[0] == 200
+        assert ask(service, body=padded + b"x")[0] == 400
+        assert ask(service, body=[b" " * 900, b" " * 900])[0] == 503
 
 
 def test_a_slow_client_holds_nobody_up_and_is_given_up():
