@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from suan_jax.batch import Batch, blank_batch
+from suan_jax.data.working_folder import working_folder
 from suan_jax.errors import UserError
 from suan_jax.evaluation.metrics import correct_for_down_sampling
 from suan_jax.files import write_bytes, write_json
@@ -48,18 +48,15 @@ def export_run(workdir: Path, out: Path) -> dict[str, Any]:
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out={out} lies in no directory that exists")
     scorer = Scorer(workdir)
-    weights = _flatten(scorer.variables)
+    weights = named_leaves(scorer.variables)
     program = export_program(scorer.model, scorer.variables, scorer.requests.max_len, scorer.negative_rate)
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        (temporary / artifact.VOCABULARY).mkdir(parents=True)
-        _write(temporary, scorer, weights, program)
-        temporary.replace(out)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with working_folder(out, "export") as folder:
+        try:
+            (folder / artifact.VOCABULARY).mkdir()
+            _write(folder, scorer, weights, program)
+            folder.replace(out)
+        except OSError as error:
+            raise UserError(f"cannot write {out}: {error.strerror}") from error
     return {
         "model": scorer.model.config.name,
         "program, bytes": (out / artifact.PROGRAM).stat().st_size,
@@ -82,7 +79,7 @@ def export_program(
     """
     model = _without_kernel(model)
     structure = jax.tree.structure(variables)
-    names = list(_flatten(variables))
+    names = list(named_leaves(variables))
 
     def probabilities(weights: dict[str, jax.Array], arrays: dict[str, jax.Array]) -> jax.Array:
         batch = _unflatten(arrays)
@@ -100,7 +97,7 @@ def export_program(
         return jax.ShapeDtypeStruct(shape, one.dtype)
 
     shapes = {name: symbolic(small[name], large[name]) for name in small}
-    weights = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in _flatten(variables).items()}
+    weights = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in named_leaves(variables).items()}
     return jax.export.export(jax.jit(probabilities), platforms=PLATFORMS)(weights, shapes)
 
 
@@ -129,6 +126,8 @@ def _write(
     batch = scorer.requests.batch(scorer.requests.user(user), candidates, len(candidates))
     arrays = {**artifact.flat_batch(batch), "probabilities": expected[None].astype(np.float32)}
     _write_arrays(directory / artifact.EXAMPLE_BATCH, arrays)
+    names = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+    write_bytes(directory / artifact.CHECKSUMS, artifact.checksum_lines(directory, names).encode())
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -137,7 +136,7 @@ def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     write_bytes(path, content.getvalue())
 
 
-def _flatten(variables: Variables) -> dict[str, np.ndarray]:
+def named_leaves(variables: Variables) -> dict[str, np.ndarray]:
     """Path, its keys joined by slashes, to array; in the order of the tree's leaves."""
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(x) for path, x in leaves}

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,9 +13,9 @@ pytest.importorskip("flatbuffers", reason="needs the extra `serving`")
 from suan_jax.errors import UserError
 from suan_jax.models.light_suan import LightSuan
 from suan_jax.models.loopctr import LoopCtr
-from suan_jax.serving import Artifact, Scorer
-from suan_jax.serving.artifact import flat_batch
-from suan_jax.serving.export import _flatten, export_program, export_run
+from suan_jax.serving import Artifact, Scorer, export
+from suan_jax.serving.artifact import flat_batch, is_artifact
+from suan_jax.serving.export import export_program, export_run, named_leaves
 from suan_jax.serving.request import parse_request
 from tests.models.random_model import random_model
 from tests.random_batch import random_batch
@@ -92,12 +93,61 @@ def test_one_program_takes_any_number_of_rows_and_candidates(config):
     model, variables = random_model(config, noise=0.15)
     program = export_program(model, variables, 7, 0.5)
     assert set(program.platforms) == {"cpu", "cuda"}
-    weights = _flatten(variables)
+    weights = named_leaves(variables)
     for rows, candidates in ((4, 3), (1, 1)):
         batch = random_batch(3, model.schema, rows=rows, candidates=candidates)
         expected = jax.nn.sigmoid(jax.jit(model.apply)(variables, batch).logits + np.log(0.5))
         got = jax.jit(program.call)(weights, flat_batch(batch))
         np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_a_damaged_or_incomplete_one_is_refused_by_its_file(exported, tmp_path):
+    names = [path.relative_to(exported) for path in exported.rglob("*") if path.is_file()]
+    assert {"model.stablehlo", "weights.npz", "schema.json", "SHA256SUMS"} < set(map(str, names))
+    for name in names:
+        content = (exported / name).read_bytes()
+        flipped = bytearray(content)
+        flipped[len(content) // 2] ^= 1
+        for number, bad in enumerate((None, b"", content[: len(content) // 2], bytes(flipped))):
+            copy = tmp_path / f"{name}{number}"
+            shutil.copytree(exported, copy)
+            (copy / name).unlink()
+            if bad is not None:
+                (copy / name).write_bytes(bad)
+            assert is_artifact(copy)
+            with pytest.raises(UserError, match=r" is damaged|cannot be read") as caught:
+                Artifact(copy)
+            assert str(name) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_checksums_must_name_every_file_that_is_read(exported, tmp_path):
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    lines = (copy / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (copy / "SHA256SUMS").write_text("".join(line for line in lines if "weights" not in line))
+    with pytest.raises(UserError, match=r"SHA256SUMS is damaged, it lacks weights\.npz"):
+        Artifact(copy)
+
+
+def test_devices_that_it_is_not_for_are_refused(exported, monkeypatch):
+    monkeypatch.setattr(jax.export, "default_export_platform", lambda: "tpu")
+    with pytest.raises(UserError, match=r"model\.stablehlo is for cpu and cuda, and this process has tpu"):
+        Artifact(exported)
+
+
+def test_two_exports_to_one_directory_leave_each_other_alone(run, tmp_path, monkeypatch):
+    out, write = tmp_path / "out", export._write
+
+    def write_later(*arguments):
+        monkeypatch.setattr(export, "_write", write)
+        monkeypatch.setattr(os, "getpid", lambda: 1)  # another process's, from its start to its end
+        export_run(run, out)
+        write(*arguments)
+
+    monkeypatch.setattr(export, "_write", write_later)
+    with pytest.raises(UserError, match=r"cannot write .*/out: Directory not empty"):
+        export_run(run, out)
+    assert Artifact(out).requests.max_len == Scorer(run).requests.max_len
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_mistakes_are_told_and_leave_nothing(run, exported, tmp_path):
