@@ -55,8 +55,8 @@ class Artifact:
         """Loads it.
 
         Raises:
-          UserError: if the directory holds no artifact, or one of another version, damaged, without a file, or
-            for other devices than this process has.
+          UserError: if the directory holds no artifact, or one of another version, one that is damaged or
+            lacks a file, or one for other devices than this process has.
         """
         check_local(directory)
         directory = Path(directory)
