@@ -1,8 +1,9 @@
 """The ladder of sizes: each rung has about three times the body parameters of the one below it.
 
 The even rungs from 2 on are the models' own grades, 0 at rung 2, 1 at rung 4 and so on; the others fill the
-steps and go on below. At equal rungs the bodies of different models are of about equal size (on the synthetic
-log, within 15 %, but at rung 2, where each model keeps its published size).
+steps and go on below. At equal rungs the bodies of different models are of about equal size: on the synthetic
+log the largest is at most 1.22 times the smallest; 1.32 times at rung 4, and 2.1 times at rung 2, where each
+model has its own size.
 
     rung          0    1    2     3     4     5     6    7    8    9    10    11   12
     grade                   0           1           2         3         4          5
@@ -63,7 +64,7 @@ MODELS = tuple(_BETWEEN)
 RUNGS = 13
 WIDTH = 48  # of SUAN's grade 0 on the synthetic log, at which RATE is the best
 RATE = 2.2e-3
-POWER = 1.0  # measured with configs/rates.py: .98, 95 % interval .28 to 1.68; the README has the figure
+POWER = 1.0  # of SUAN, by configs/rates.py: .98 (.28 to 1.68), see notebooks/results; taken for all models
 
 
 def rung(model: str, index: int, rate: float = RATE, power: float = POWER) -> dict[str, Any]:
