@@ -62,8 +62,8 @@ def draw_loops(comparison: Comparison, workdir: Path) -> None:
         others = [row for row in headlines if row["entry"] not in lines]
         for row, style in zip(others, itertools.cycle(("--", ":", "-."))):
             axes.axhline(row["auc"], linestyle=style, color="0.4", linewidth=1, label=row["entry"])
-        low = min(row["auc"] for row in headlines)
-        high = max(row["auc"] for row in (*headlines, *loop_rows))
+        low = min(row["auc"] - (row["auc_se"] or 0.0) for row in headlines)
+        high = max(row["auc"] + (row["auc_se"] or 0.0) for row in (*headlines, *loop_rows))
         span = max(high - low, 1e-4)
         axes.set_ylim(low - 0.3 * span, high + 0.1 * span)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

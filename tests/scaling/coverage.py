@@ -22,8 +22,8 @@ def coverage(kind: str, draws: int, sizes: int = 8, seed: int = 0) -> dict[str, 
     """Share of draws in which each interval holds what was planted.
 
     Returns:
-      Under a parameter's name the share of the quoted interval, under "bootstrap NAME" and "profile NAME" that
-      of each kind; under "next run" that of a run beyond the fit.
+      Under a parameter's name the share of the quoted interval, under "bootstrap NAME" and "profile NAME"
+      that of each kind; under "next run" that of a run beyond the fit.
     """
     inside: Counter[str] = Counter()
     for draw in range(seed, seed + draws):
