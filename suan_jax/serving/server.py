@@ -11,7 +11,6 @@ import collections
 import concurrent.futures
 import dataclasses
 import json
-import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -100,14 +99,7 @@ class Service:
         except ClientDisconnect:
             response = Response(status_code=499)  # nobody is there to read it
         except Exception:
-            # Not by a logger: jobs silence those of the libraries below.
-            print(
-                "a request could not be scored:",
-                traceback.format_exc(),
-                sep="\n",
-                file=sys.stderr,
-                flush=True,
-            )
+            traceback.print_exc()  # not by a logger: jobs silence those of the libraries below
             response = _refused(HTTPException(500, "the request could not be scored"))
         self._codes[response.status_code] += 1
         return response

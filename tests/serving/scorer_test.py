@@ -42,7 +42,8 @@ def test_logits_are_those_of_evaluation(run, scorer, requests):
     np.testing.assert_allclose(got, expected, atol=1e-5)
     assert np.std(got) > 0.1
     user, candidate = requests[0]
-    assert scorer.score(user, [candidate])[0] == pytest.approx(expit(expected[0]), abs=1e-5)
+    score = scorer.score(user, [candidate])
+    assert score[0] == pytest.approx(expit(expected[0]), abs=1e-5) and score.dtype == np.float32
 
 
 def test_many_candidates_score_as_they_do_alone(scorer, requests, monkeypatch):
