@@ -75,15 +75,48 @@ def test_an_end_that_the_points_do_not_set_is_the_end_of_the_range():
     assert low[0] < problem.values(theta[None])[0, 0] < 1
 
 
+def _lowest(problem, bound):
+    """The lowest objective of E − A/x^α for one E, of all α and A ≥ 0."""
+    exponents = np.concatenate([[0.0], np.geomspace(1e-4, 60, 4000)])
+    terms = np.exp(-exponents[:, None] * problem.features[0])
+    gap = problem.z - (1 - bound)
+    amplitude = np.maximum((terms * gap).sum(1) / (terms**2).sum(1), 0)
+    return (((amplitude[:, None] * terms - gap) ** 2).sum(1) / 2).min()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "seeds", "decades", "noise"),
+    [(3, 2, 1.0, 1.5e-2), (4, 2, 2.0, 1.5e-2), (8, 2, 2.0, 1.5e-2), (5, 3, 3.0, 5e-3), (5, 3, 3.0, 1e-3)],
+)
+def test_ends_of_a_profile_are_where_a_search_of_all_other_parameters_finds_them(
+    sizes, seeds, decades, noise
+):
+    x = np.repeat(np.logspace(4, 4 + decades, sizes), seeds)
+    y = 0.53 + 0.01 * np.log(x / 1e4) + np.random.default_rng(1).normal(size=len(x)) * noise
+    problem, theta = _solved(x, y)
+    low, high = profile(problem, theta)
+    allowed = problem.objective(theta[None])[0] + allowed_rise(problem, theta)
+    assert _lowest(problem, low[0]) == pytest.approx(allowed, rel=2e-2)
+    if high[0] < 1:
+        assert _lowest(problem, high[0]) == pytest.approx(allowed, rel=2e-2)
+    else:
+        assert _lowest(problem, 1 - 1e-9) < allowed
+    assert low[2] >= 0 and high[2] > theta[2]
+
+
 @pytest.mark.filterwarnings("error")
-def test_a_profile_along_a_flat_valley_ends_before_the_numbers_do():
-    # log losses that fall nearly as a logarithm of x: E and A trade over many orders of magnitude
+def test_a_profile_along_a_flat_valley_is_open():
+    # log losses that fall faster than a logarithm of x: no exponent is much worse than the best
     x = np.repeat([32256.0, 102144.0, 322560.0, 1018624.0, 3222528.0], 3)
     y = np.array([549.6, 548.9, 548.5, 543.2, 544.5, 543.4, 536.0, 537.2, 536.3, 519.9, 519.2, 520.0])
     y = np.append(y, [502.2, 504.0, 502.5]) / 1e3
     problem, theta = _solved(x, y, rising=False)
     low, high = profile(problem, theta)
-    assert np.isfinite(low).all() and np.isfinite(high).all()
+    assert (low == 0).all() and np.isinf(high[1:]).all() and high[0] < 0.6
+    allowed = problem.objective(theta[None])[0] + allowed_rise(problem, theta)
+    step = [np.log(0.5364), np.log(0.0126) + 20 * problem.features[0, 0], 20.0]  # down after the first size
+    straight = [np.log(0.4), np.log(0.13), 1e-3]
+    assert (problem.objective(np.array([step, straight])) < allowed).all()
 
 
 def test_a_loss_has_the_intervals_that_its_noise_asks_for():
