@@ -45,8 +45,6 @@ def export_run(workdir: Path, out: Path) -> dict[str, Any]:
     check_local(out)
     if out.exists():
         raise UserError(f"--out={out} exists already, expected the name of a new directory")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"--out={out} lies in no directory that exists")
     scorer = Scorer(workdir)
     weights = named_leaves(scorer.variables)
     program = export_program(scorer.model, scorer.variables, scorer.requests.max_len, scorer.negative_rate)

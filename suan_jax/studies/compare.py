@@ -18,7 +18,6 @@ from suan_jax.training.workdir import SUMMARY, read_scores, read_summary
 
 _RATE = "optimizer.learning_rate"
 _Runs = dict[int, dict[str, Any]]  # seed to a summary and its scores
-_Tried = dict[float, float | None]  # learning rate to its AUC; None of one that was given
 _LONGEST = 100  # bytes of a name; file systems take 255
 _SHARED = ("data.store", "train.final_split", "train.seed", "train.save_scores")
 _TUNING = {"data.train_on": "train", "train.final_split": "validation", "train.seed": 0}
@@ -67,7 +66,7 @@ def compare(
     check_cells([cell for cells in tuning.values() for cell in cells], workdir)
     _, failures = run_cells([cell for entry in chosen for cell in tuning[entry]], workdir, together)
     tried = {entry: _tried(config, entry, tuning[entry], workdir) for entry in config.entries}
-    rates = {entry: _best_rate(tried[entry]) for entry in config.entries}
+    rates = {entry: tried[entry].best for entry in config.entries}
     final = {entry: _final_cells(config, entry, rates) for entry in config.entries}
     check_cells([cell for cells in final.values() for cell in cells], workdir)
     _, more = run_cells([cell for entry in chosen for cell in final[entry]], workdir, together)
@@ -140,6 +139,35 @@ def _check_entries(entries: dict[str, dict[str, Any]]) -> None:
         raise UserError("config.entries is empty, expected the rows of the table")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Tried:
+    """Learning rates of an entry.
+
+    Attributes:
+      aucs: rate to the AUC on the validation split, of the cells that have finished; None of a rate that was
+        given.
+      left: cells that have none.
+    """
+
+    aucs: dict[float, float | None]
+    left: int = 0
+
+    @property
+    def best(self) -> float | None:
+        """The rate of the highest AUC, or the one that was given; None if no cell has finished."""
+        return max(self.aucs, key=lambda rate: self.aucs[rate] or 0.0, default=None)
+
+    def columns(self) -> dict[str, Any]:
+        """What the table says of them."""
+        tuned = None not in self.aucs.values()
+        return {
+            "learning_rate": self.best,
+            "rates_tried": len(self.aucs) if tuned else 0,
+            "rates_left": self.left,
+            "rate_at_edge": tuned and self.best in (min(self.aucs), max(self.aucs)),
+        }
+
+
 def _tuning_cells(config: CompareConfig, entry: str) -> list[Cell]:
     """One cell per learning rate, or none where there is nothing to choose."""
     if len(config.learning_rates) == 1 or _RATE in config.entries[entry]:
@@ -152,9 +180,8 @@ def _tuning_cells(config: CompareConfig, entry: str) -> list[Cell]:
 
 
 def _tried(config: CompareConfig, entry: str, cells: list[Cell], workdir: Path) -> _Tried:
-    """Rate to the AUC on the validation split, of the cells that have finished."""
     if not cells:
-        return {config.entries[entry].get(_RATE, config.learning_rates[0]): None}
+        return _Tried({config.entries[entry].get(_RATE, config.learning_rates[0]): None})
     runs = [_summary(workdir / cell.name) for cell in cells]
     found = {
         cell.config.optimizer.learning_rate: run["auc"]
@@ -166,12 +193,7 @@ def _tried(config: CompareConfig, entry: str, cells: list[Cell], workdir: Path) 
             f"no learning rate of {entry!r} has an AUC to be chosen by: the validation split lacks clicks, "
             "or impressions without one"
         )
-    return found
-
-
-def _best_rate(tried: _Tried) -> float | None:
-    """The rate of the highest AUC, or the one that was not chosen; None if no cell has finished."""
-    return max(tried, key=lambda rate: tried[rate] or 0.0) if tried else None
+    return _Tried(found, len(cells) - len(found))
 
 
 def _final_cells(config: CompareConfig, entry: str, rates: dict[str, float | None]) -> list[Cell]:
@@ -244,13 +266,10 @@ def _row(entry: str, tried: _Tried, runs: _Runs, reference: _Runs) -> dict[str, 
         row["difference_se_test"], _ = _mean_and_error([error for _, error in pairs])
     row |= {f"params_{part}": first["params"][part] for part in ("body", "head", "embedding")}
     speeds = [run["examples_per_second"] for run in runs.values() if run["examples_per_second"]]
-    rate, tuned = _best_rate(tried), None not in tried.values()
     return row | {
         "flops_per_example": first["flops_per_example"],
         "examples_per_second": float(np.median(speeds)) if speeds else None,
-        "learning_rate": rate,
-        "rates_tried": len(tried) if tuned else 0,
-        "rate_at_edge": tuned and rate in (min(tried), max(tried)),
+        **tried.columns(),
         "seeds": len(runs),
         "device": first["device"],
     }

@@ -69,6 +69,8 @@ def _legend(comparison: Comparison) -> str:
     ]
     if any(row["rate_at_edge"] for row in comparison.rows):
         parts.append("* the best learning rate is the lowest or the highest of those tried")
+    if any(row["rates_left"] for row in comparison.rows):
+        parts.append("† some of its learning rates have no result")
     if comparison.best_possible is not None:
         parts.append(f"the best possible AUC is {comparison.best_possible:.4f}")
     return "; ".join(parts) + "."
@@ -96,7 +98,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         *(f"{row[f'params_{part}']:,}" for part in ("body", "head", "embedding")),
         f"{row['flops_per_example'] / 1e6:.3g}",
         "-" if speed is None else f"{speed:,.0f}",
-        f"{row['learning_rate']:g}" + ("*" if row["rate_at_edge"] else ""),
+        f"{row['learning_rate']:g}" + "*" * row["rate_at_edge"] + "†" * bool(row["rates_left"]),
         str(row["seeds"]),
     ]
 

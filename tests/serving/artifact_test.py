@@ -154,9 +154,7 @@ def test_mistakes_are_told_and_leave_nothing(run, exported, tmp_path):
     with pytest.raises(UserError, match="exists already, expected the name of a new directory"):
         export_run(run, exported)
     with pytest.raises(UserError, match="is not a work directory"):
-        export_run(tmp_path, tmp_path / "out")
-    with pytest.raises(UserError, match="lies in no directory that exists"):
-        export_run(run, tmp_path / "absent" / "out")
+        export_run(tmp_path, tmp_path / "absent" / "out")
     with pytest.raises(UserError, match=r"is no artifact, which launch/export.py writes"):
         Artifact(tmp_path)
     assert list(tmp_path.iterdir()) == []

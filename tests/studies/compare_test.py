@@ -84,6 +84,7 @@ def test_rates_are_tuned_on_the_validation_split_alone(trained, tmp_path):
     assert [rows[entry]["learning_rate"] for entry in _ENTRIES] == [1e-3, 4e-3, 2e-3, 4e-3]
     assert [rows[entry]["rate_at_edge"] for entry in _ENTRIES] == [False, True, False, False]
     assert [rows[entry]["rates_tried"] for entry in _ENTRIES] == [4, 4, 3, 0]  # one of HSTU fails
+    assert [rows[entry]["rates_left"] for entry in _ENTRIES] == [0, 0, 1, 0]
     tuning = [config for config in trained if config.train.final_split == "validation"]
     assert len(tuning) == 3 * 4  # SUAN(L) has a rate of its own
     assert all(config.data.train_on == "train" for config in tuning)
@@ -227,7 +228,7 @@ def test_the_files_hold_the_table(trained, tmp_path):
     text = markdown(comparison)
     assert (tmp_path / "compare.md").read_text() == text
     assert "| SUAN(L) | 300 |" in text
-    assert "0.004*" in text
+    assert "| 0.004* |" in text and "| 0.002† |" in text and "† some of its learning rates" in text
     assert "best possible AUC is 0.9900" in text
     assert (tmp_path / "compare.png").exists()
     shown = words(tmp_path / "compare.png")
