@@ -11,11 +11,10 @@ from suan_jax.serving.ids import VocabularyLookup
 from suan_jax.serving.request import RequestEncoder
 
 _MOMENT = 1_700_000_000  # of the request, seconds since 1970
-_EVENTS = 3
 
 
-def example_request(requests: RequestEncoder, candidates: int = 2) -> dict[str, Any]:
-    """A request with so many candidates, of values that the log knows, as JSON has it."""
+def example_request(requests: RequestEncoder, candidates: int = 2, events: int = 3) -> dict[str, Any]:
+    """A request with so many candidates and events, of values that the log knows, as JSON has it."""
 
     def value(feature: Feature, place: int) -> Any:
         raw = _known(requests.encoders[feature.table], place)
@@ -28,7 +27,7 @@ def example_request(requests: RequestEncoder, candidates: int = 2) -> dict[str, 
     return {
         "user": raw("profile", 0),
         "history": [
-            {**raw("history", place), "time": _MOMENT - 3600 * (_EVENTS - place)} for place in range(_EVENTS)
+            {**raw("history", place), "time": _MOMENT - 3600 * (events - place)} for place in range(events)
         ],
         "time": _MOMENT,
         "context": {**raw("context", 0), **dense},
