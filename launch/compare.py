@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from absl import flags
 
 from suan_jax import cli, config_file
-from suan_jax.errors import UserError
 from suan_jax.paths import path_of
 from suan_jax.studies import CompareConfig, compare
+from suan_jax.studies.cells import raise_failures
 from suan_jax.studies.compare_report import print_comparison, write_comparison
 
 _CONFIG = config_file.define_config(CompareConfig)
@@ -36,9 +36,7 @@ def main(argv: Sequence[str]) -> None:
         print("With --only no file is written: repeat the command without it for the table and the figure.")
     else:
         write_comparison(comparison, workdir)
-    if comparison.failures:
-        names = ", ".join(comparison.failures)
-        raise UserError(f"{len(comparison.failures)} cells failed ({names}): repeat the command to try again")
+    raise_failures(comparison.failures)
 
 
 if __name__ == "__main__":

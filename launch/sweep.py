@@ -19,8 +19,9 @@ from suan_jax import cli, config_file
 from suan_jax.errors import UserError
 from suan_jax.paths import path_of
 from suan_jax.studies import SweepConfig, next_rung, sweep
-from suan_jax.studies.rung import print_rung
-from suan_jax.table import print_table
+from suan_jax.studies.cells import raise_failures
+from suan_jax.studies.rung_report import print_rung
+from suan_jax.studies.sweep_report import print_sweep
 
 _CONFIG = config_file.define_config(SweepConfig)
 _WORKDIR = flags.DEFINE_string("workdir", "", "work directory; runs/NAME_OF_THE_CONFIG if not given")
@@ -28,8 +29,6 @@ _PART = flags.DEFINE_integer("part", 0, "which share of the cells to run, from 0
 _PARTS = flags.DEFINE_integer("parts", 1, "number of shares", lower_bound=1)
 _TOGETHER = flags.DEFINE_integer("together", 1, "most cells, of other seeds or rates, in one program")
 _PREDICT = flags.DEFINE_string("predict", "", "fit.json of a law: train what lies one step beyond it")
-
-_COLUMNS = ("cell", "model", "grade", "max_len", "train_fraction", "params_body", "auc", "auc_se", "log_loss")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -43,20 +42,11 @@ def main(argv: Sequence[str]) -> None:
     if _PREDICT.value:
         rung = next_rung(_CONFIG.value, path_of(_PREDICT.value), workdir, _TOGETHER.value)
         print_rung(rung, workdir)
-        _report(rung.failures)
+        raise_failures(rung.failures)
         return
     result = sweep(_CONFIG.value, workdir, _PART.value, _PARTS.value, _TOGETHER.value)
-    rows = [[row.get(name) for name in _COLUMNS] for row in result.rows]
-    print_table(f"{workdir}/runs.csv", _COLUMNS, rows)
-    if result.unfinished:
-        print(f"not finished: {', '.join(result.unfinished)}")
-    _report(result.failures)
-
-
-def _report(failures: dict[str, str]) -> None:
-    if failures:
-        names = ", ".join(failures)
-        raise UserError(f"{len(failures)} cells failed ({names}): repeat the command to try again")
+    print_sweep(result, workdir)
+    raise_failures(result.failures)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import functools
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +11,7 @@ from typing import Any
 import jax
 
 from suan_jax.config import Config
-from suan_jax.config_check import check_names, validate
-from suan_jax.config_dict import model_class, swapped
 from suan_jax.distillation import DistillConfig, distill
-from suan_jax.distillation.config import check_distillation
 from suan_jax.errors import JobEnd, Preempted, UserError, full_disk
 from suan_jax.notice import notice
 from suan_jax.training.joint import shared_program
@@ -39,38 +34,6 @@ class Cell:
     teacher: str = ""
 
 
-def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
-    """A training run like `config`, with some dotted fields set, such as {"model.name": "din"}.
-
-    Another model's name takes that model's config, with the values that `config.model` was given where both
-    have the field. Fields that a study adds to a run's are left out; a run is a distillation if one of
-    `fields` is of `config.distillation`.
-
-    Raises:
-      UserError: if a field or a model is not known, or a value is not right.
-    """
-    distils = isinstance(config, DistillConfig) and any(name.startswith("distillation.") for name in fields)
-    kind = DistillConfig if distils else Config
-    own = {field.name: getattr(config, field.name) for field in dataclasses.fields(kind)}
-    result = kind(**copy.deepcopy(own))
-    for name, value in fields.items():
-        if name in ("model.name", "distillation.teacher.name"):
-            holder, last = _holder(result, name.removesuffix(".name"))
-            setattr(holder, last, swapped(getattr(holder, last), model_class(value, f"config.{name}")))
-    check_names(result, fields)
-    for name, value in fields.items():
-        holder, last = _holder(result, name)
-        setattr(holder, last, value)
-    (check_distillation if distils else validate)(result)
-    return result
-
-
-def _holder(config: Any, name: str) -> tuple[Any, str]:
-    """The dataclass that holds a dotted field, and the field's last name."""
-    *path, last = name.split(".")
-    return functools.reduce(getattr, path, config), last
-
-
 def folder(name: str) -> str:
     """A name that any file system takes, for what is called `name`."""
     return "".join(letter if letter.isalnum() or letter in "_.,=+-" else "_" for letter in name)
@@ -89,20 +52,18 @@ def check_cells(cells: Iterable[Cell], directory: Path) -> None:
             raise UserError(f"{directory} is of another study: {error}") from error
 
 
-def run_cells(
-    cells: Iterable[Cell], directory: Path, together: int = 1
-) -> tuple[dict[str, dict], dict[str, str]]:
+def run_cells(cells: Iterable[Cell], directory: Path, together: int = 1) -> dict[str, str]:
     """Trains cells one after another, or as many together as asked for; those that have finished stay.
 
     Args:
       cells: the runs.
-      directory: the study's work directory; a cell's own is `directory / cell.name`.
+      directory: where cells live; a cell's own work directory is `directory / cell.name`.
       together: most cells in one program; only those that differ in seed and peak learning rates alone, and
         are no distillations.
 
     Returns:
-      The summaries by name, and the sentences of the cells that failed, by name. A failed cell does not stop
-      the rest; the same call again tries it once more.
+      The sentences of the cells that failed, by name. A failed cell does not stop the rest; the same call
+      again tries it once more.
 
     Raises:
       UserError: before any runs, if one has run with another config, or `together` is less than 1.
@@ -110,7 +71,7 @@ def run_cells(
     """
     cells = list(cells)
     check_cells(cells, directory)
-    summaries, failures, done = {}, {}, 0
+    failures, done = {}, 0
     for group in _groups(cells, together):
         names = [cell.name for cell in group]
         done += len(group)
@@ -126,10 +87,19 @@ def run_cells(
             if isinstance(result, Exception):
                 failures[name] = _sentence(result)
                 notice(f"cell {name} failed: {failures[name]}")
-            else:
-                summaries[name] = result
         jax.clear_caches()  # programs of cells that are done only hold memory
-    return summaries, failures
+    return failures
+
+
+def raise_failures(failures: Mapping[str, str]) -> None:
+    """Ends a job some of whose cells failed.
+
+    Raises:
+      UserError: naming them, if there are any.
+    """
+    if failures:
+        names = ", ".join(failures)
+        raise UserError(f"{len(failures)} cells failed ({names}): repeat the command to try again")
 
 
 def _groups(cells: Sequence[Cell], together: int) -> list[list[Cell]]:

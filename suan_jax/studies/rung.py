@@ -20,12 +20,11 @@ from suan_jax.scaling.runs import as_table, table_points
 from suan_jax.studies.cells import Cell, check_cells, run_cells
 from suan_jax.studies.sweep import CELLS, cells, collect, with_columns
 from suan_jax.studies.sweep_config import SweepConfig
-from suan_jax.table import print_table
 from suan_jax.training.setup import set_up
 from suan_jax.training.summary import planned
 
 _SLACK = 1 + 1e-9
-_PREDICTED = "predict.json"
+PREDICTED = "predict.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +66,12 @@ def next_rung(config: SweepConfig, fit: Path, workdir: Path, together: int = 1) 
     """
     report = read_report(fit)
     every = cells(config)
-    check_cells(every, workdir)
+    check_cells(every, workdir / CELLS)
     chosen, x = _beyond(config, every, report)
-    expected = _predictions(report, [cell.name.removeprefix(CELLS) for cell in chosen], x)
+    expected = _predictions(report, [cell.name for cell in chosen], x)
     make_folder(workdir)
     _write(Rung(report, expected, [], {}), fit, workdir)
-    _, failures = run_cells(chosen, workdir, together)
+    failures = run_cells(chosen, workdir / CELLS, together)
     rows, _ = collect(config, workdir)
     names = {point["cell"] for point in expected}
     measured = [row for row in rows if row["cell"] in names]
@@ -185,7 +184,7 @@ def root_mean_square(points: list[dict[str, Any]]) -> float | None:
 def _write(rung: Rung, fit: Path, workdir: Path) -> None:
     law = rung.report.law
     write_json(
-        workdir / _PREDICTED,
+        workdir / PREDICTED,
         {
             "fit": str(fit),
             "form": law.form,
@@ -197,18 +196,3 @@ def _write(rung: Rung, fit: Path, workdir: Path) -> None:
             "rivals": rung.rivals,
         },
     )
-
-
-def print_rung(rung: Rung, workdir: Path) -> None:
-    """Prints the predictions, what was measured, and how other forms did."""
-    columns = ("predicted", "low", "high", "measured", "measured_se", "error", "inside")
-    x = rung.report.x
-    rows = [[point["cell"], *point["x"].values(), *map(point.get, columns)] for point in rung.points]
-    title = (
-        f"{workdir}/{_PREDICTED}: {rung.report.y}; low to high holds a run in 95 of 100 if the law is right"
-    )
-    print_table(title, ("cell", *x, *columns), rows)
-    own = {"form": rung.report.law.form, "rmse": root_mean_square(rung.points)}
-    if own["rmse"] is not None:
-        rows = [[each["form"], each.get("rmse")] for each in (own, *rung.rivals)]
-        print_table("\nbeside its rivals, fitted to the same runs", ("form", "RMSE of the rung"), rows)

@@ -9,11 +9,12 @@ from typing import Any
 from suan_jax.errors import UserError
 from suan_jax.files import write_bytes
 from suan_jax.runs import csv_text, points
-from suan_jax.studies.cells import Cell, check_cells, folder, run_cells, with_fields
+from suan_jax.studies.cells import Cell, check_cells, folder, run_cells
+from suan_jax.studies.config_fields import with_fields
 from suan_jax.studies.sweep_config import Fields, SweepConfig
 from suan_jax.training.workdir import SUMMARY, read_summary
 
-CELLS = "cells/"  # folder of the cells in the sweep's work directory
+CELLS = "cells"  # folder of the cells in the sweep's work directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +40,11 @@ def cells(config: SweepConfig) -> list[Cell]:
     """
     if not config.cells:
         raise UserError("config.cells is empty, expected at least one cell")
-    result = [Cell(CELLS + _name(fields), with_fields(config, fields)) for fields in config.cells]
+    result = [Cell(_name(fields), with_fields(config, fields)) for fields in config.cells]
     seen: set[str] = set()
     for cell in result:
         if cell.name in seen:
-            raise UserError(f"config.cells has {cell.name.removeprefix(CELLS)} twice, expected each once")
+            raise UserError(f"config.cells has {cell.name} twice, expected each once")
         seen.add(cell.name)
     return result
 
@@ -73,8 +74,8 @@ def sweep(config: SweepConfig, workdir: Path, part: int = 0, parts: int = 1, tog
     if not 0 <= part < parts:
         raise UserError(f"--part is {part} of --parts={parts}, expected 0 to {parts - 1}")
     every = cells(config)
-    check_cells(every, workdir)
-    _, failures = run_cells(every[part::parts], workdir, together)
+    check_cells(every, workdir / CELLS)
+    failures = run_cells(every[part::parts], workdir / CELLS, together)
     rows, unfinished = collect(config, workdir)
     return Sweep(rows, failures, unfinished)
 
@@ -83,12 +84,12 @@ def collect(config: SweepConfig, workdir: Path) -> tuple[list[dict[str, Any]], l
     """Writes runs.csv; returns its rows, and the names of the cells that have not finished."""
     rows, unfinished = [], []
     for cell, fields in zip(cells(config), config.cells, strict=True):
-        name, run = cell.name.removeprefix(CELLS), workdir / cell.name
+        run = workdir / CELLS / cell.name
         if (run / SUMMARY).exists():
-            labels = {"sweep": workdir.name, "cell": name, "rule": config.rule}
+            labels = {"sweep": workdir.name, "cell": cell.name, "rule": config.rule}
             rows += [with_columns({**labels, **point}, fields) for point in points(read_summary(run))]
         else:
-            unfinished.append(name)
+            unfinished.append(cell.name)
     if rows:
         write_bytes(workdir / "runs.csv", csv_text(rows).encode())
     return rows, unfinished

@@ -7,7 +7,8 @@ from suan_jax.files import read_json, write_json
 from suan_jax.models.din import Din
 from suan_jax.models.hstu import Hstu
 from suan_jax.studies import CompareConfig, cells
-from suan_jax.studies.cells import Cell, run_cells, with_fields
+from suan_jax.studies.cells import Cell, raise_failures, run_cells
+from suan_jax.studies.config_fields import with_fields
 
 _BASE = Config(model=Din(embedding_width=16, head=(8,)), data=DataConfig(max_len=7))
 
@@ -66,15 +67,19 @@ def _cells(*seeds):
     return [Cell(f"a/{seed}", with_fields(_BASE, {"train.seed": seed})) for seed in seeds]
 
 
+def _summaries(workdir):
+    runs = sorted(workdir.rglob("summary.json"))
+    return {str(run.parent.relative_to(workdir)): read_json(run) for run in runs}
+
+
 def test_a_failed_cell_does_not_stop_the_rest_and_is_tried_again(trained, tmp_path, capsys):
-    summaries, failures = run_cells(_cells(0, 1, 2), tmp_path)
-    assert {name: run["seed"] for name, run in summaries.items()} == {"a/0": 0, "a/2": 2}
+    failures = run_cells(_cells(0, 1, 2), tmp_path)
+    assert {name: run["seed"] for name, run in _summaries(tmp_path).items()} == {"a/0": 0, "a/2": 2}
     assert list(failures) == ["a/1"]
     assert failures["a/1"].startswith("ZeroDivisionError in cells_test.py, line ")
     assert "of all things" in capsys.readouterr().err
-    summaries, failures = run_cells(_cells(0, 1, 2), tmp_path)
-    assert list(summaries) == ["a/0", "a/1", "a/2"]
-    assert not failures
+    assert not run_cells(_cells(0, 1, 2), tmp_path)
+    assert list(_summaries(tmp_path)) == ["a/0", "a/1", "a/2"]
 
 
 def test_a_stop_is_no_failure(trained, tmp_path):
@@ -87,15 +92,20 @@ def test_a_stop_is_no_failure(trained, tmp_path):
 def test_cells_of_one_program_train_together(trained, tmp_path, together):
     trained.append(1)  # so that none fails
     one = [*_cells(0, 1), *(Cell(f"b/{seed}", with_fields(_BASE, {"data.max_len": seed})) for seed in (5, 6))]
-    summaries, failures = run_cells([*one, *_cells(2)], tmp_path, together)
-    assert not failures
-    assert {name: run["trained_together"] for name, run in summaries.items()} == {
+    assert not run_cells([*one, *_cells(2)], tmp_path, together)
+    assert {name: run["trained_together"] for name, run in _summaries(tmp_path).items()} == {
         "a/0": min(together, 2 + together // 4),
         "a/1": min(together, 2 + together // 4),
         "b/5": 1,
         "b/6": 1,
         "a/2": 3 if together == 4 else 1,
     }
+
+
+def test_a_job_with_failed_cells_ends_with_their_names():
+    raise_failures({})
+    with pytest.raises(UserError, match=r"^2 cells failed \(a, b\): repeat the command to try again"):
+        raise_failures({"a": "out of luck", "b": "too large"})
 
 
 def test_together_is_a_positive_number(tmp_path):
@@ -110,6 +120,6 @@ def test_a_full_disk_is_named_however_long_the_error(tmp_path, monkeypatch):
         raise error
 
     monkeypatch.setattr(cells, "_train", fail)
-    _, failures = run_cells([Cell("a", _BASE)], tmp_path)
+    failures = run_cells([Cell("a", _BASE)], tmp_path)
     remedy = "raise the limit on file sizes and repeat the command"
     assert failures == {"a": f"cannot write runs/x/checkpoints: File too large: {remedy}"}

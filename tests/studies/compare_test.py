@@ -13,8 +13,9 @@ from suan_jax.errors import UserError
 from suan_jax.evaluation import metrics
 from suan_jax.files import read_json, write_array, write_json
 from suan_jax.models.din import Din
-from suan_jax.studies import CompareConfig, cells, compare
+from suan_jax.studies import CompareConfig, compare
 from suan_jax.studies.compare_report import markdown, print_comparison, write_comparison
+from suan_jax.studies.config_fields import with_fields
 from tests.drawn import words
 from tests.random_batch import random_schema
 from tests.studies.stand_in import train_by
@@ -303,7 +304,7 @@ def test_every_entry_of_the_loop_study_is_a_model():
     assert config.reference in config.entries
     loops = {}
     for entry, fields in config.entries.items():
-        run = cells.with_fields(config, fields)
+        run = with_fields(config, fields)
         models.build(run, random_schema())
         loops[entry] = run.model.loops()
     trained = [loops[entry].trained for entry in loops if entry.startswith("LoopCTR")]

@@ -14,8 +14,9 @@ from suan_jax.files import write_json
 from suan_jax.models.din import Din
 from suan_jax.models.suan import Suan
 from suan_jax.studies import CompareConfig, SweepConfig, cells
-from suan_jax.studies.cells import with_fields
-from suan_jax.studies.compare import _check, _final_cells
+from suan_jax.studies.compare import _final_cells
+from suan_jax.studies.compare_config import check_comparison
+from suan_jax.studies.config_fields import with_fields
 from suan_jax.studies.sweep import cells as cells_of
 from tests.random_batch import random_schema
 from tests.studies.stand_in import train_by
@@ -72,7 +73,7 @@ def test_an_entry_that_sets_a_field_of_the_distillation_is_a_student():
 def test_an_offline_student_learns_from_the_teacher_s_run_of_its_seed(trained, tmp_path):
     rates = dict.fromkeys(_STUDY.entries, 1e-3)
     every = [cell for entry in _STUDY.entries for cell in _final_cells(_STUDY, entry, rates)]
-    _, failures = cells.run_cells(every, tmp_path)
+    failures = cells.run_cells(every, tmp_path)
     assert failures == {
         "seeds/teacher/0.001/1": "out of luck",
         "seeds/offline/0.001/1": "its teacher, seeds/teacher/0.001/1, has not finished",
@@ -83,7 +84,7 @@ def test_an_offline_student_learns_from_the_teacher_s_run_of_its_seed(trained, t
     assert (config.distillation.temperature, config.train.seed) == (4.0, 0)
     assert all(teacher is None for _, _, teacher in trained[:-1])
     (tmp_path / "seeds/teacher/0.001/0/summary.json").unlink()
-    assert "seeds/offline/0.001/0" not in cells.run_cells(every, tmp_path)[1]  # it has finished
+    assert "seeds/offline/0.001/0" not in cells.run_cells(every, tmp_path)  # it has finished
 
 
 @pytest.mark.parametrize(
@@ -96,13 +97,13 @@ def test_an_offline_student_learns_from_the_teacher_s_run_of_its_seed(trained, t
 )
 def test_a_wrong_teacher_is_one_sentence(changes, sentence):
     with pytest.raises(UserError, match=sentence):
-        _check(dataclasses.replace(_STUDY, **changes), ())
+        check_comparison(dataclasses.replace(_STUDY, **changes))
 
 
 @pytest.mark.parametrize("arguments", ["", ":grade=1"])
 def test_every_entry_of_the_study_is_a_run(arguments):
     config = config_file.load_config([f"--config={_CONFIGS / 'distill_study.py'}{arguments}"], CompareConfig)
-    _check(config, ())
+    check_comparison(config)
     runs = {
         entry: _final_cells(config, entry, dict.fromkeys(config.entries, 2e-3))[0].config
         for entry in config.entries

@@ -6,7 +6,7 @@ from suan_jax.config import Config, DataConfig, SyntheticConfig
 from suan_jax.data.log import open_log
 from suan_jax.errors import UserError
 from suan_jax.models import build, registered
-from suan_jax.studies.cells import with_fields
+from suan_jax.studies.config_fields import with_fields
 from suan_jax.studies.ladder import MODELS, RUNGS, rule, rung
 from suan_jax.training.summary import count_parameters
 

@@ -13,8 +13,8 @@ from suan_jax.models.suan import Suan
 from suan_jax.runs import csv_text, flat
 from suan_jax.scaling.report import fit_runs, write_report
 from suan_jax.studies import SweepConfig, cells, grid, next_rung, rung
-from suan_jax.studies.cells import with_fields
-from suan_jax.studies.rung import print_rung
+from suan_jax.studies.config_fields import with_fields
+from suan_jax.studies.rung_report import print_rung
 
 _WIDTHS = (8, 16, 32, 64, 128, 256)
 

@@ -54,14 +54,14 @@ def test_each_combination_once_and_the_last_axis_first():
         {"a": 1, "b": "y"},
     )
     names = [cell.name for cell in cells_of(_CONFIG)]
-    assert names[:2] == ["cells/grade=0,seed=0", "cells/grade=0,seed=1"]
-    assert names[-1] == "cells/max_len=9"
+    assert names[:2] == ["grade=0,seed=0", "grade=0,seed=1"]
+    assert names[-1] == "max_len=9"
     assert [cell.config.data.max_len for cell in cells_of(_CONFIG)][-1] == 9
 
 
 def test_a_failed_cell_is_told_and_tried_again_and_the_others_are_kept(trained, tmp_path):
     result = sweep(_CONFIG, tmp_path)
-    assert result.failures == {"cells/grade=1,seed=1": "out of luck"}
+    assert result.failures == {"grade=1,seed=1": "out of luck"}
     assert result.unfinished == ["grade=1,seed=1"]
     assert [row["cell"] for row in _rows(tmp_path)] == [
         *("grade=0,seed=0", "grade=0,seed=1", "grade=1,seed=0", "max_len=9"),
