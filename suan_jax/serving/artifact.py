@@ -61,7 +61,7 @@ class Artifact:
         check_local(directory)
         directory = Path(directory)
         if not is_artifact(directory):
-            raise UserError(f"{directory} is no artifact, which launch/export.py writes: it has no {SCHEMA}")
+            raise UserError(f"{directory} is no artifact, which launch/export.py writes: it has no {PROGRAM}")
         known = _check_files(directory)
         description = read_json(directory / SCHEMA)
         if (description.get("format"), description.get("version")) != (FORMAT, VERSION):
@@ -88,7 +88,7 @@ class Artifact:
 
 def is_artifact(directory: Path) -> bool:
     """Whether an artifact was written there, be it damaged."""
-    return any((directory / name).is_file() for name in (PROGRAM, WEIGHTS, SCHEMA))
+    return any((directory / name).is_file() for name in (PROGRAM, WEIGHTS, CHECKSUMS))
 
 
 def checksum_lines(directory: Path, names: Iterable[str]) -> str:
