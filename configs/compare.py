@@ -13,9 +13,10 @@ each model.
 Cost: 81 runs; on one H200 each takes from seconds to a few minutes.
 """
 
-from suan_jax.config import DataConfig, OptimizerConfig, TrainConfig
+from suan_jax.config import DataConfig, TrainConfig
 from suan_jax.models.din import Din
 from suan_jax.studies import CompareConfig
+from suan_jax.studies.kuairand import EMBEDDING_WIDTH, on_kuairand
 
 ENTRIES = {
     "DIN": {"model.name": "din"},
@@ -32,12 +33,10 @@ ENTRIES = {
 
 def get_config(store: str = "", max_len: int = 0) -> CompareConfig:
     """On the synthetic log, or on a store; `max_len` is 200 there, and 50 on a store, unless given."""
-    if store:  # with the settings of configs/kuairand.py
+    if store:
         return CompareConfig(
-            model=Din(embedding_width=16),
-            data=DataConfig(store=store, max_len=max_len or 50, train_on="train+validation"),
-            optimizer=OptimizerConfig(schedule="linear", embedding_learning_rate=0.05, embedding_init=0.01),
-            train=TrainConfig(batch_size=512),
+            model=Din(embedding_width=EMBEDDING_WIDTH),
+            **on_kuairand(store, max_len),
             entries=ENTRIES,
         )
     return CompareConfig(

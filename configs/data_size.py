@@ -6,6 +6,9 @@ Claim (to be checked): every model's AUC rises with data, and that of SUAN rises
     python launch/fit.py --runs=runs/data_size --out=runs/data_laws --x=examples --y=auc --form=power \
         --by=model
 
+    python launch/sweep.py --config=configs/data_size.py:store=stores/kuairand_pure,decades=2 \
+        --workdir=runs/kuairand_data_size
+
 Shares of the users in steps of half a decade, from a thousandth to all of them: 3 thousand to 3 million train
 examples of the synthetic log, one pass over each, the test set whole. `models` is a list such as din+suan.
 
@@ -19,6 +22,7 @@ proportion to users.
 from suan_jax.config import DataConfig, SyntheticConfig, TrainConfig
 from suan_jax.models.suan import Suan
 from suan_jax.studies import SweepConfig, grid
+from suan_jax.studies.kuairand import EMBEDDING_WIDTH, on_kuairand
 
 
 def get_config(
@@ -26,15 +30,19 @@ def get_config(
     decades: int = 3,
     users: int = 200_000,
     seeds: int = 3,
-    max_len: int = 100,
+    max_len: int = 0,
     store: str = "",
 ) -> SweepConfig:
-    """Shares of the users; the test set stays whole."""
+    """Shares of the users of the synthetic log at L = 100, or of a store; the test set stays whole."""
     shares = [float(f"{10 ** (-step / 2):.3g}") for step in reversed(range(2 * decades + 1))]
+    if store:
+        width, shared = EMBEDDING_WIDTH, on_kuairand(store, max_len)
+    else:
+        data = DataConfig(synthetic=SyntheticConfig(users=users), max_len=max_len or 100)
+        width, shared = Suan.embedding_width, {"data": data, "train": TrainConfig(batch_size=256)}
     return SweepConfig(
-        model=Suan(),
-        data=DataConfig(store=store, synthetic=SyntheticConfig(users=users), max_len=max_len),
-        train=TrainConfig(batch_size=256),
+        model=Suan(embedding_width=width),
+        **shared,
         cells=grid(
             {
                 "model.name": models.split("+"),

@@ -14,9 +14,10 @@ alone, whose other depths nothing trains. Data and settings are those of configs
 Cost: 108 runs; a step of three loops takes about twice as long as one of none.
 """
 
-from suan_jax.config import DataConfig, OptimizerConfig, TrainConfig
+from suan_jax.config import DataConfig, TrainConfig
 from suan_jax.models.din import Din
 from suan_jax.studies import CompareConfig
+from suan_jax.studies.kuairand import EMBEDDING_WIDTH, on_kuairand
 
 LOOPED = {"model.name": "loopctr", "model.trained_loops": 3}
 ENTRIES = {
@@ -37,12 +38,10 @@ ENTRIES = {
 
 def get_config(store: str = "", max_len: int = 0) -> CompareConfig:
     """On the synthetic log, or on a store; `max_len` is 200 there, and 50 on a store, unless given."""
-    if store:  # with the settings of configs/kuairand.py
+    if store:
         return CompareConfig(
-            model=Din(embedding_width=16),
-            data=DataConfig(store=store, max_len=max_len or 50, train_on="train+validation"),
-            optimizer=OptimizerConfig(schedule="linear", embedding_learning_rate=0.05, embedding_init=0.01),
-            train=TrainConfig(batch_size=512),
+            model=Din(embedding_width=EMBEDDING_WIDTH),
+            **on_kuairand(store, max_len),
             entries=ENTRIES,
             reference="LoopCTR(0/0)",
         )

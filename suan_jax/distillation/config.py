@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import ClassVar
 
-from suan_jax.config import Config, ModelConfig
+from suan_jax.config import Config, ModelConfig, OptimizerConfig
 from suan_jax.config_check import validate
 from suan_jax.errors import UserError
 
@@ -23,6 +23,8 @@ class DistillationConfig:
       teacher: the model that trains along; read online, as offline the work directory says.
       max_len: longest history that this teacher sees; 0 for the student's.
       teacher_from: work directory of the teacher that was trained before, as --teacher gives it.
+      rate_factor: peak learning rate of this teacher's dense parameters, against the student's: a wider model
+        wants a lower one.
       dtype: dtype of the teacher's activations; empty for what its own config says.
       weight: λ, how much the teacher's term counts beside the labels'.
       temperature: t, what both logits are divided by in that term.
@@ -31,6 +33,7 @@ class DistillationConfig:
     online: bool = False
     teacher: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     max_len: int = 0
+    rate_factor: float = 1.0
     teacher_from: str = ""
     dtype: str = ""
     weight: float = 1.0
@@ -50,17 +53,25 @@ class DistillConfig(Config):
 
 
 def teacher_config(config: DistillConfig) -> Config:
-    """The run of an online teacher: the student's data, batches, optimizer and steps, and its own model."""
+    """An online teacher's run: the student's data, batches, steps and optimizer, but for `rate_factor`."""
     distillation = config.distillation
     teacher = distillation.teacher
     return Config(
         model=dataclasses.replace(teacher, dtype=distillation.dtype or teacher.dtype),
         data=dataclasses.replace(config.data, max_len=distillation.max_len or config.data.max_len),
-        optimizer=config.optimizer,
+        optimizer=_scaled(config.optimizer, distillation.rate_factor),
         train=dataclasses.replace(config.train, seed=config.train.seed + _TEACHER_SEED),
         checkpoint=config.checkpoint,
         mesh=config.mesh,
     )
+
+
+def _scaled(optimizer: OptimizerConfig, factor: float) -> OptimizerConfig:
+    """The same on one schedule, with every learning rate of dense parameters times `factor`."""
+    if factor == 1:
+        return optimizer
+    given = tuple((pattern, scale * factor) for pattern, scale in optimizer.multipliers)
+    return dataclasses.replace(optimizer, multipliers=(*given, ("", factor)))
 
 
 def check_distillation(config: DistillConfig) -> None:
@@ -84,6 +95,7 @@ def check_distillation(config: DistillConfig) -> None:
     check("weight", 0 <= given.weight < math.inf, "a number that is not negative")
     check("temperature", 0 < given.temperature < math.inf, "a positive number")
     check("dtype", given.dtype in ("", "float32", "bfloat16"), "'float32', 'bfloat16' or ''")
+    check("rate_factor", 0 < given.rate_factor < math.inf, "a positive number")
     check("max_len", given.max_len >= 0, "0 or a positive number")
     if given.online:
         check("teacher_from", not given.teacher_from, "no --teacher, as config.distillation.online is True")

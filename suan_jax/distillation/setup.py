@@ -2,7 +2,8 @@
 
 Online, both take a step on each batch: BCE(σ(z_T), y) for the teacher, and for the student BCE(σ(z_S), y) and
 `distillation_loss`; separate tables. This project's decisions: z_T are the logits that the teacher's own
-gradients are taken at, so it computes them once; the teacher has the student's optimizer, batches and steps.
+gradients are taken at, so it computes them once; the teacher has the student's batches and steps, and its
+optimizer but for `rate_factor`.
 Offline, the teacher only scores, as evaluation does.
 
 A batch is assembled for the longer of their lengths, and each sees its latest events, as its own examples

@@ -73,6 +73,17 @@ def test_the_student_learns_from_it(unweighted, weighted):
     assert max(np.abs(first[name] - second[name]).max() for name in first) > 1e-3
 
 
+def test_an_online_teacher_has_a_learning_rate_of_its_own():
+    setup, items = _items("distillation.rate_factor=0.25", "optimizer.multipliers=((r'bias$',0.5),)")
+    slower = set_up_online(tiny(_ONLINE, "optimizer.multipliers=((r'bias$',0.125),('',0.25))")).teacher
+    step, state = slower.compile_step(), slower.fresh_state()
+    for batch in _batches(setup, _STEPS):
+        state, _ = step(state, batch)
+    got = arrays(items["companion"])
+    for name, array in arrays(state).items():
+        np.testing.assert_allclose(got[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
 def test_equal_models_do_not_start_equal():
     teacher = ("distillation.teacher.head=(8,)", "distillation.teacher.embedding_width=4")
     state = set_up_online(tiny(_ONLINE, "distillation.max_len=0", *teacher)).fresh_state()
