@@ -3,7 +3,8 @@ import math
 import pytest
 
 from suan_jax import config_file
-from suan_jax.studies.ladder import RATE
+from suan_jax.studies.compare_config import check_comparison
+from suan_jax.studies.ladder import RATE, rung
 from suan_jax.studies.sweep import cells
 from tests.readme import ROOT
 
@@ -44,3 +45,27 @@ def test_ablations_switch_off_what_they_say():
     _, found = _cells("ablations")
     variants = {(run.model.rms_norm, run.model.time_bias, run.model.position_bias) for run in found}
     assert len(variants) == 4 and (True, True, True) in variants
+
+
+@pytest.mark.parametrize("store", ["", "stores/kuairand_pure"])
+def test_distillation_is_compared_at_the_ladder_s_rates(store):
+    config = config_file.load(f"{ROOT / 'configs' / 'distill_study'}.py:store={store}")
+    check_comparison(config)
+    rates = [entry["optimizer.learning_rate"] for entry in config.entries.values()]
+    assert rates[1] == rung("suan", 6)["optimizer.learning_rate"]  # grade 2, the teacher
+    assert rates[2] == rung("suan", 4)["optimizer.learning_rate"]
+    assert rates[0] * config.distillation.rate_factor == pytest.approx(rates[1])
+    assert {rates[0], *rates[3:]} == {RATE if not store else pytest.approx(RATE * 48 / 80, rel=1e-3)}
+
+
+@pytest.mark.parametrize("name", ["dilations", "pools", "lengths"])
+def test_comparisons_differ_in_what_they_say_alone(name):
+    config = config_file.load(f"{ROOT / 'configs' / name}.py")
+    check_comparison(config)
+    differ = {field for entry in config.entries.values() for field in entry}
+    expected = {
+        "dilations": {"model.name", "model.dilation"},
+        "pools": {"model.pool", "model.absolute_position", "data.packing", "data.candidates"},
+        "lengths": {"model.name", "data.max_len"},
+    }
+    assert differ == expected[name]
