@@ -1,11 +1,14 @@
 """Measures how fast this machine trains, updates embedding tables, feeds batches and scores requests.
 
-    python launch/benchmark.py [--suite=step,loops,attention,tables,input,serving,fuxictr] --out=FILE.json
+    python launch/benchmark.py [--suite=step,seeds,devices,loops,attention,lengths,tables,input,serving,torch,
+        fuxictr] --out=FILE.json
 
-Suites: step, the whole training step of SUAN and DIN; loops, that of LoopCTR by its loops; attention, the
-kernels of self-attention beside XLA and cuDNN; tables, the embedding update at growing tables; input, the
-input pipeline on one core; serving, a request of many candidates; fuxictr, training steps beside FuxiCTR's,
-where that is installed. Prints a table for each, and writes all rows to FILE.json.
+Suites: step, the whole training step of SUAN and DIN, and its parts; seeds, steps of several seeds together;
+devices, steps on several devices; loops, that of LoopCTR by its loops; attention, the kernels of
+self-attention beside XLA, cuDNN and PyTorch; lengths, its time against the length of the history, with a
+figure; tables, the embedding update at growing tables; input, the input pipeline on one core; serving, a
+request of many candidates; torch and fuxictr, training steps beside PyTorch's and FuxiCTR's, where those are
+installed. Prints a table for each, and writes all rows to FILE.json, one by one; the figure lies beside it.
 """
 
 from collections.abc import Sequence

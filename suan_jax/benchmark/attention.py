@@ -1,11 +1,11 @@
-"""Self-attention with SUAN's relative biases: the kernels beside XLA's plain form and cuDNN's without
-biases."""
+"""Self-attention with SUAN's relative biases: the kernels beside XLA's plain form, and cuDNN's and PyTorch's
+without biases."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,179 +13,194 @@ import jax.numpy as jnp
 import numpy as np
 
 from suan_jax import kernels
-from suan_jax.benchmark.timing import interleaved
-from suan_jax.layers import time_buckets
-from suan_jax.layers.attention import attention
-from suan_jax.layers.bias import lookup
+from suan_jax.benchmark import hardware
+from suan_jax.benchmark.attention_forms import (
+    CUDNN,
+    LIGHT,
+    PLAIN,
+    SILU,
+    SOFTMAX,
+    Shape,
+    abstract_inputs,
+    flops,
+    form,
+    inputs,
+    with_gradients,
+)
+from suan_jax.benchmark.programs import made, reason
+from suan_jax.benchmark.timing import Timing, interleaved_if_able
 
 COLUMNS = (
     *("name", "batch_size", "tokens", "heads", "head_dim", "dtype", "forward_ms", "ms", "ms_low", "ms_high"),
-    *("ratio_to_cudnn", "error"),
+    *("examples_per_second", "peak_share", "ratio_to_cudnn", "ratio_to_published", "speedup_over_plain"),
+    *("kernel_ratio_to_pytorch", "error"),
 )
-_BASELINE = "cuDNN, causal, no bias"
-_EDGES = tuple(int(edge) for edge in time_buckets.DEVICE_EDGES)
-_YOUNGEST, _OLDEST = 60.0, 1e7  # ages of events, seconds
+TORCH = "PyTorch SDPA, causal, no bias"
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Sizes of one attention.
+    """What is timed at one shape.
 
     Attributes:
-      batch_size: B.
-      tokens: T, of which the last is the candidate.
-      heads: H.
-      head_dim: Dh.
-      window: k of the sparse form.
-      dilation: r of it.
+      shape: of the arrays.
+      names: the forms.
+      published: ms, forward and with the backward pass, that NVIDIA published for its HSTU kernel on an H100
+        at this shape.
     """
 
-    batch_size: int
-    tokens: int
-    heads: int = 4
-    head_dim: int = 64
-    window: int = 64
-    dilation: int = 8
+    shape: Shape
+    names: tuple[str, ...] = (PLAIN, CUDNN, SOFTMAX)
+    published: tuple[float, float] | None = None
 
 
-SIZES = (Size(512, 256), Size(128, 1024))
-_CHECKED = Size(4, 200, window=20, dilation=4)
+SIZES = (
+    Size(Shape(512, 256), (PLAIN, CUDNN, SOFTMAX, SILU), (0.199, 0.624)),
+    Size(Shape(128, 1024)),
+    Size(Shape(64, 1024), (SILU,), (0.146, 0.493)),
+)
+_CHECKED = Shape(4, 200, window=20, dilation=4)
 
 
 def rows() -> Iterator[dict[str, Any]]:
     """The rows of a GPU that the kernels run on; of another device one, with the reason."""
-    reason = kernels.refusal(SIZES[0].head_dim, jnp.bfloat16)
-    if reason:
-        yield {"name": "attention", "skipped": reason}
+    why = kernels.refusal(SIZES[0].shape.head_dim, jnp.bfloat16)
+    if why:
+        yield {"name": "attention", "skipped": why}
         return
-    errors = check(_CHECKED, np.random.default_rng())
-    for size in SIZES:
-        yield from measure(size, errors)
+    yield from measure(SIZES, check(_CHECKED, np.random.default_rng()))
 
 
-def check(size: Size, random: np.random.Generator, interpret: bool = False) -> dict[str, float]:
+def check(shape: Shape, random: np.random.Generator, interpret: bool = False) -> dict[str, float]:
     """The largest relative error of each kernel's output and five gradients against float32's plain form.
 
     Args:
-      size: of the inputs.
+      shape: of the inputs.
       random: draws them.
       interpret: whether to run without a GPU.
     """
-    inputs = _inputs(size, random, candidate_sees=size.tokens // 2)
+    given = inputs(shape, random, candidate_sees=shape.tokens // 2)
     errors = {}
-    for name, options in _kernels(size).items():
-        plain = functools.partial(kernels.plain_attention, **options)
-        fused = functools.partial(kernels.fused_attention, interpret=interpret, **options)
+    for name in (SOFTMAX, SILU, LIGHT):
         with jax.default_matmul_precision("highest"):
-            exact = (x.astype(jnp.float32) for x in inputs[:4])
-            expected = jax.jit(functools.partial(_with_gradients, plain))(*exact, *inputs[4:])
-        own = jax.jit(functools.partial(_with_gradients, fused))(*inputs)
+            exact = (x.astype(jnp.float32) for x in given[:4])
+            expected = jax.jit(with_gradients(form(name, shape, exact=True)))(*exact, *given[4:])
+        own = jax.jit(with_gradients(form(name, shape, interpret)))(*given)
         results = zip(own, expected, strict=True)
         errors[name] = max(float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) for a, b in results)
     return errors
 
 
 def measure(
-    size: Size, errors: dict[str, float], repeats: int = 15, interpret: bool = False
+    sizes: Sequence[Size], errors: dict[str, float], repeats: int = 15, interpret: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Times all forms in turns.
+    """Compiles all forms at once, and times those of a shape in turns; PyTorch's at last.
 
     Args:
-      size: what to measure.
+      sizes: what to measure.
       errors: of `check`.
       repeats: measurements of each.
       interpret: whether to run without a GPU.
 
     Yields:
-      A row each: sizes, dtype, ms of a forward pass, ms with quartiles of a forward and a backward pass, the
-      ratio of the latter to cuDNN's, and the kernel's error. A row with the reason for a form that cannot
-      run.
+      A row each: shape, dtype, ms of a forward pass, ms with quartiles of a forward and a backward pass, its
+      useful FLOPs (two products forward, five backward, over pairs that see one another) as a share of the
+      device's peak, the ratio to cuDNN's time and to the published one, how many times as fast as plain XLA
+      it is, and the kernel's error. A row with the reason for a form that cannot run.
     """
-    random = np.random.default_rng(0)
-    *arrays, tokens = _inputs(size, random, candidate_sees=size.tokens - 1)
-    forms = {name: _baseline(name) for name in ("XLA, plain", _BASELINE)}
-    forms |= {
-        name: functools.partial(kernels.fused_attention, interpret=interpret, **options)
-        for name, options in _kernels(size).items()
+    makers = {
+        (size, name, backward): functools.partial(_compiled, size.shape, name, backward, interpret)
+        for size in sizes
+        for name in size.names
+        for backward in (False, True)
     }
-    calls: dict[tuple[str, bool], Callable[[int], Any]] = {}
-    for name, form in forms.items():
-        # The inputs are arguments: captured, the compiler would compute with them.
-        passes = {False: jax.jit(form), True: jax.jit(functools.partial(_with_gradients, form))}
-        q, k, v, weight, *tables = arrays
-        given = {False: (q, k, v, tokens, *tables), True: (q, k, v, weight, *tables, tokens)}
-        try:
-            for backward, run in passes.items():
-                jax.block_until_ready(run(*given[backward]))
-        except (jax.errors.JaxRuntimeError, RuntimeError, ValueError, NotImplementedError) as error:
-            yield {"name": name, **_sizes(size), "skipped": str(error).partition("\n")[0]}
-            continue
-        for backward, run in passes.items():
-            calls[name, backward] = lambda _, run=run, given=given[backward]: run(*given)
-    timings = interleaved(calls, repeats)
-    for name, backward in timings:
-        if backward:
-            timing, baseline = timings[name, True], timings.get((_BASELINE, True))
-            yield {
-                "name": name,
-                **_sizes(size),
-                "forward_ms": timings[name, False].median() * 1e3,
-                **timing.fields(),
-                "ratio_to_cudnn": timing.ratio(baseline) if baseline else None,
-                "error": errors.get(name),
-            }
+    programs, reasons = made(makers)
+    for size, name, backward in reasons:
+        yield _named(name, size) | {"skipped": reasons[size, name, backward]}
+    given: dict[Size, dict[bool, Any]] = {}
+    for size in sizes:
+        arrays = inputs(size.shape, np.random.default_rng(0), candidate_sees=size.shape.tokens - 1)
+        given[size] = {True: arrays, False: [*arrays[:3], *arrays[4:]]}
+        timings, failed = interleaved_if_able(_calls(size, programs, given[size]), repeats)
+        for (name, _), why in failed.items():
+            yield _named(name, size) | {"skipped": why}
+        for name in size.names:
+            if {(name, False), (name, True)} <= timings.keys():
+                yield _row(name, size, timings, errors)
+    for size in sizes:
+        if CUDNN in size.names:
+            yield _torch_row(size, _calls(size, programs, given[size]), given[size][True], repeats)
 
 
-def _sizes(size: Size) -> dict[str, Any]:
-    return {**dataclasses.asdict(size), "dtype": "bfloat16"}
+def _compiled(shape: Shape, name: str, backward: bool, interpret: bool) -> jax.stages.Compiled:
+    q, k, v, weight, *rest = abstract_inputs(shape)
+    run = form(name, shape, interpret)
+    if backward:
+        return jax.jit(with_gradients(run)).lower(q, k, v, weight, *rest).compile()
+    return jax.jit(run).lower(q, k, v, *rest).compile()
 
 
-def _kernels(size: Size) -> dict[str, dict[str, Any]]:
-    """Name to the options of `fused_attention`."""
-    history = size.tokens - 1
-    softmax = {"kind": "softmax", "history": history, "scale": size.head_dim**-0.5, "edges": _EDGES}
+def _calls(
+    size: Size, programs: dict[Any, jax.stages.Compiled], given: dict[bool, Any]
+) -> dict[tuple[str, bool], Callable[[int], Any]]:
+    """Name, and whether with the backward pass, to calls of the forms that compile."""
     return {
-        "kernel, softmax": softmax,
-        "kernel, silu": softmax | {"kind": "silu", "scale": 1.0, "divisor": size.tokens},
-        "kernel, local and dilated": softmax | {"window": size.window, "dilation": size.dilation},
+        (name, backward): lambda _, run=programs[size, name, backward], given=given[backward]: run(*given)
+        for name in size.names
+        for backward in (False, True)
+        if (size, name, backward) in programs
     }
 
 
-def _inputs(size: Size, random: np.random.Generator, candidate_sees: int) -> list[Any]:
-    """q, k, v and the weights of a loss, bfloat16; the two tables; and full histories as `kernels.Tokens`."""
-    shape, history = (size.batch_size, size.tokens, size.heads, size.head_dim), size.tokens - 1
-    vectors = [jnp.asarray(random.normal(size=shape), jnp.bfloat16) for _ in range(4)]
-    tables = [
-        jnp.asarray(random.normal(size=n), jnp.float32) for n in (2 * history + 1, time_buckets.TABLE_ROWS)
-    ]
-    age = np.exp(random.uniform(np.log(_YOUNGEST), np.log(_OLDEST), (size.batch_size, history)))
-    age = np.append(-np.sort(-age, axis=1), np.zeros((size.batch_size, 1)), axis=1)
-    seen = np.append(np.arange(1, history + 1), candidate_sees)
-    integers = (np.broadcast_to(seen, age.shape), age, age)
-    return [*vectors, *tables, kernels.Tokens(*(jnp.asarray(x, jnp.int32) for x in integers))]
+def _row(
+    name: str, size: Size, timings: dict[tuple[str, bool], Timing], errors: dict[str, float]
+) -> dict[str, Any]:
+    timing, plain, cudnn = (timings.get((other, True)) for other in (name, PLAIN, CUDNN))
+    row = _named(name, size) | measurements(size.shape, timing, name)
+    row["forward_ms"] = timings[name, False].median() * 1e3
+    row["ratio_to_cudnn"] = timing.ratio(cudnn) if cudnn else None
+    row["speedup_over_plain"] = plain.ratio(timing) if plain else None
+    row["error"] = errors.get(name)
+    if name == SILU and size.published:
+        forward, both = size.published
+        row |= {"published_forward_ms": forward, "published_ms": both}
+        row["ratio_to_published"] = row["ms"] / both
+    return row
 
 
-def _with_gradients(
-    form: Callable[..., jax.Array], q, k, v, weight, position, time, tokens
-) -> list[jax.Array]:
-    """The output of a form and its gradients in q, k, v and, if it takes them, both tables."""
-
-    def run(q, k, v, position, time):
-        return form(q, k, v, tokens, position, time)
-
-    out, pull = jax.vjp(run, q, k, v, position, time)
-    return [out, *pull(weight.astype(out.dtype))]
+def _named(name: str, size: Size) -> dict[str, Any]:
+    return {"name": name, **dataclasses.asdict(size.shape), "dtype": "bfloat16"}
 
 
-def _baseline(name: str) -> Callable[..., jax.Array]:
-    def cudnn(q, k, v, tokens, position, time):
-        return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
+def measurements(shape: Shape, timing: Timing, name: str) -> dict[str, Any]:
+    """ms with quartiles of a forward and a backward pass, examples and useful FLOPs per second, and their
+    share."""
+    done, peak = flops(shape, name) / timing.median(), hardware.peak()
+    return {
+        **timing.fields(),
+        "examples_per_second": shape.batch_size / timing.median(),
+        "flops_per_second": done,
+        "peak_share": hardware.share(done, peak.flops if peak else None),
+    }
 
-    def plain(q, k, v, tokens, position, time):
-        slot = jnp.arange(q.shape[1])
-        index = jnp.broadcast_to(slot - slot[:, None] + q.shape[1] - 2, (q.shape[0], slot.size, slot.size))
-        age = tokens.query_time_BxT, tokens.query_time_BxT >= 0
-        bias = lookup(position, index) + lookup(time, time_buckets.pair_buckets(*age, *age))
-        return attention(q, k, v, bias.astype(q.dtype), jnp.broadcast_to(slot <= slot[:, None], index.shape))
 
-    return cudnn if name == _BASELINE else plain
+def _torch_row(
+    size: Size, calls: dict[tuple[str, bool], Callable[[int], Any]], given: Any, repeats: int
+) -> dict[str, Any]:
+    """PyTorch's own attention, in turns with the others: a row of its own, and what they take of its time."""
+    try:
+        from suan_jax.benchmark import torch_attention
+    except ImportError as error:
+        return _named(TORCH, size) | {"skipped": f"{error.name} is not installed"}
+    try:
+        calls = calls | {(TORCH, False): torch_attention.forward(*given[:3])}
+        calls[TORCH, True] = torch_attention.with_gradients(*given[:4])
+    except RuntimeError as error:
+        return _named(TORCH, size) | {"skipped": reason(error)}
+    timings, reasons = interleaved_if_able(calls, repeats)
+    if (TORCH, True) in reasons or (TORCH, False) in reasons:
+        return _named(TORCH, size) | {"skipped": reasons.get((TORCH, True)) or reasons[TORCH, False]}
+    row = _row(TORCH, size, timings, {})
+    kernel = timings.get((SOFTMAX, True))
+    row["kernel_ratio_to_pytorch"] = kernel.ratio(timings[TORCH, True]) if kernel else None
+    return row

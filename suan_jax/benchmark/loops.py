@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 import jax
 
 from suan_jax.benchmark import hardware
-from suan_jax.benchmark.step import device_batches, set_up_step, stepper
-from suan_jax.benchmark.timing import interleaved
+from suan_jax.benchmark.programs import made
+from suan_jax.benchmark.timing import interleaved_if_able
+from suan_jax.benchmark.training_step import lowered_step, set_up_step, stepper
 from suan_jax.models.loopctr import LoopCtr, StackCtr
+from suan_jax.training.setup import Setup
 
 COLUMNS = (
-    *("name", "loops", "width", "max_len", "batch_size", "dtype", "compile_seconds", "temporary_bytes"),
-    *("ms", "ms_low", "ms_high", "ms_per_loop", "ratio_to_no_loops"),
+    *("name", "loops", "width", "max_len", "batch_size", "dtype", "compile_seconds", "program_lines"),
+    *("temporary_bytes", "ms", "ms_low", "ms_high", "ms_per_loop", "ratio_to_no_loops"),
 )
 
 
@@ -57,8 +60,9 @@ def measure(size: Size, loops: tuple[int, ...] = LOOPS, repeats: int = 15) -> It
       repeats: measurements of each.
 
     Yields:
-      A row each: seconds of lowering and compiling (next to none if JAX_COMPILATION_CACHE_DIR holds the
-      program); bytes of the program's temporaries, as XLA plans them; ms of a step with its quartiles; ms
+      A row each: seconds of lowering and compiling while the others compile beside it (next to none if
+      JAX_COMPILATION_CACHE_DIR holds the program), lines of the program (StableHLO), which do not depend on
+      the machine; bytes of the program's temporaries, as XLA plans them; ms of a step with its quartiles; ms
       that a loop adds to the step without loops, and the ratio to that step.
     """
     dtype = "bfloat16" if hardware.accelerated() else "float32"
@@ -72,20 +76,15 @@ def measure(size: Size, loops: tuple[int, ...] = LOOPS, repeats: int = 15) -> It
         for n in loops
         if n or name == "loopctr"  # without loops they are one model
     }
-    compiled, calls = {}, {}
-    for key, model in models.items():
-        setup = set_up_step(model, size.max_len, size.batch_size, size.items)
-        step = jax.jit(setup.compile_step(), donate_argnums=0)
-        batch = device_batches(setup)[0]
-        start = time.perf_counter()
-        program = step.lower(setup.abstract, batch).compile()
-        compiled[key] = {
-            "compile_seconds": time.perf_counter() - start,
-            "temporary_bytes": program.memory_analysis().temp_size_in_bytes,
-        }
-        calls[key] = stepper(setup, program)
-    timings = interleaved(calls, repeats)
-    least = timings["loopctr", loops[0]]
+    setups = {
+        key: set_up_step(model, size.max_len, size.batch_size, size.items) for key, model in models.items()
+    }
+    programs, reasons = made({key: functools.partial(_compiled, setup) for key, setup in setups.items()})
+    calls = {key: stepper(setups[key], program) for key, (program, _) in programs.items()}
+    timings, failed = interleaved_if_able(calls, repeats)
+    for (name, n), why in (reasons | failed).items():
+        yield {"name": name, "loops": n, "skipped": why}
+    least = timings.get(("loopctr", loops[0]))
     for (name, n), timing in timings.items():
         yield {
             "name": name,
@@ -94,8 +93,21 @@ def measure(size: Size, loops: tuple[int, ...] = LOOPS, repeats: int = 15) -> It
             "max_len": size.max_len,
             "batch_size": size.batch_size,
             "dtype": dtype,
-            **compiled[name, n],
+            **programs[name, n][1],
             **timing.fields(),
-            "ms_per_loop": (timing.median() - least.median()) * 1e3 / n if n else None,
-            "ratio_to_no_loops": timing.ratio(least),
+            "examples_per_second": size.batch_size / timing.median(),
+            "ms_per_loop": (timing.median() - least.median()) * 1e3 / n if n and least else None,
+            "ratio_to_no_loops": timing.ratio(least) if least else None,
         }
+
+
+def _compiled(setup: Setup) -> tuple[jax.stages.Compiled, dict[str, float]]:
+    """The step, and what compiling it cost."""
+    start = time.perf_counter()
+    lowered = lowered_step(setup)
+    program = lowered.compile()
+    return program, {
+        "compile_seconds": time.perf_counter() - start,
+        "program_lines": lowered.as_text().count("\n"),
+        "temporary_bytes": program.memory_analysis().temp_size_in_bytes,
+    }

@@ -18,7 +18,7 @@ from suan_jax.training.table_update import adagrad_rows, distinct, read_rows
 
 COLUMNS = (
     *("name", "rows", "width", "ids", "distinct_ids", "ms", "ms_low", "ms_high", "ratio_to_smallest"),
-    *("bytes_per_second", "bandwidth_share"),
+    *("bytes_per_second", "bandwidth_share", "ratio_to_bytes"),
 )
 _DRAWS = 32  # sets of ids taken in turns
 _MILLION = 1 << 20
@@ -43,8 +43,8 @@ class Size:
 
 SMALL = Size((_MILLION, 4 * _MILLION, 16 * _MILLION), 16, 53_248)
 LARGE = (
-    dataclasses.replace(SMALL, rows=(*SMALL.rows, 64 * _MILLION)),
-    Size((_MILLION, 4 * _MILLION, 16 * _MILLION, 64 * _MILLION), 64, 2 * _MILLION),
+    dataclasses.replace(SMALL, rows=(*SMALL.rows, 96 * _MILLION)),
+    Size((_MILLION, 4 * _MILLION, 16 * _MILLION, 96 * _MILLION), 64, 2 * _MILLION),
 )
 
 
@@ -112,9 +112,11 @@ def _traffic(size: Size, distinct_ids: float, timing: Timing) -> dict[str, Any]:
     row = _FLOAT * size.width
     bytes_moved = size.ids * (_FLOAT + 2 * row) + distinct_ids * 2 * (row + _FLOAT)
     rate, peak = bytes_moved / timing.median(), hardware.peak()
+    share = hardware.share(rate, peak.bandwidth if peak else None)
     return {
         "bytes_per_second": rate,
-        "bandwidth_share": hardware.share(rate, peak.bandwidth if peak else None),
+        "bandwidth_share": share,
+        "ratio_to_bytes": 1 / share if share else None,  # of the time to the least that the bytes can take
     }
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from suan_jax.benchmark.programs import Name, reason
+
 _WARM_UP = 2  # the first call compiles
 _REPEAT_SECONDS = 0.05  # a repeat lasts at least so long: short calls are dispatched while others run
 
@@ -34,12 +36,16 @@ class Timing:
         low, middle, high = np.quantile(self.seconds, (0.25, 0.5, 0.75)) * 1e3
         return {"ms": float(middle), "ms_low": float(low), "ms_high": float(high)}
 
+    def __sub__(self, other: Timing) -> Timing:
+        """How much longer each repeat took than the one of `other` in the same turn."""
+        return Timing(self.seconds - other.seconds)
+
     def ratio(self, other: Timing) -> float:
         """How many times as long as `other`, timed in the same turns: the median over the repeats' ratios."""
         return float(np.median(self.seconds / other.seconds))
 
 
-def interleaved(calls: Mapping[str, Callable[[int], Any]], repeats: int) -> dict[str, Timing]:
+def interleaved(calls: Mapping[Name, Callable[[int], Any]], repeats: int) -> dict[Name, Timing]:
     """Times functions in turns: a repeat of each, then the next repeat of each.
 
     Args:
@@ -53,6 +59,26 @@ def interleaved(calls: Mapping[str, Callable[[int], Any]], repeats: int) -> dict
     turns = {name: _Turn(call) for name, call in calls.items()}
     for turn in turns.values():
         turn.warm_up()
+    return _in_turns(turns, repeats)
+
+
+def interleaved_if_able(
+    calls: Mapping[Name, Callable[[int], Any]], repeats: int
+) -> tuple[dict[Name, Timing], dict[Name, str]]:
+    """`interleaved` of the functions whose first calls succeed, and why the others' do not."""
+    turns, reasons = {}, {}
+    for name, call in calls.items():
+        turn = _Turn(call)
+        try:
+            turn.warm_up()
+        except Exception as error:  # most often, out of memory
+            reasons[name] = reason(error)
+        else:
+            turns[name] = turn
+    return _in_turns(turns, repeats), reasons
+
+
+def _in_turns(turns: Mapping[Name, _Turn], repeats: int) -> dict[Name, Timing]:
     for _ in range(repeats):
         for turn in turns.values():
             turn.repeat()

@@ -37,6 +37,9 @@ class JointStep:
     """`train_step` of the runs of one program; the state it is given is donated.
 
     A single run's state is its own; those of several are stacked, as `join` does.
+
+    Attributes:
+      step: the same on batches that `place` put on the devices.
     """
 
     def __init__(self, setups: Sequence[Setup]):
@@ -44,7 +47,7 @@ class JointStep:
         first = setups[0]
         self._count, self._alone = len(setups), len(setups) == 1
         paces = [setup.pace() for setup in setups]
-        self._step = first.compile_step() if self._alone else first.compile_joint_step(_stack(paces))
+        self.step = first.compile_step() if self._alone else first.compile_joint_step(_stack(paces))
         batches = batch_sharding(first.mesh)
         self._batches = batches if self._alone else stacked_sharding(batches)
         self._join = jax.jit(_stack, out_shardings=jax.tree.map(stacked_sharding, first.shardings()))
@@ -56,8 +59,12 @@ class JointStep:
 
     def __call__(self, state: TrainState, batches: Sequence[Batch]) -> tuple[TrainState, Metrics]:
         """Takes a step of every run on its own NumPy batch: the state, and metrics () or (runs,)."""
+        return self.step(state, self.place(batches))
+
+    def place(self, batches: Sequence[Batch]) -> Batch:
+        """The runs' NumPy batches as one, on the devices, for `step`."""
         batch = batches[0] if self._alone else jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-        return self._step(state, place(self._batches, batch))
+        return place(self._batches, batch)
 
     def metrics(self, metrics: Metrics) -> list[dict[str, float]]:
         """Each run's metrics, read from the device."""

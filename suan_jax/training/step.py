@@ -17,10 +17,11 @@ from suan_jax.models.model import Model, Output, Variables
 from suan_jax.training.optimizer import Pace, Schedule, global_norm
 from suan_jax.training.sharding import batch_sharding, stacked_sharding
 from suan_jax.training.state import TrainState
-from suan_jax.training.table_update import adagrad_rows, distinct, read_rows
+from suan_jax.training.table_update import Distinct, adagrad_rows, distinct, read_rows
 
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+PerTable = dict[str, jax.Array]
 
 
 def loss_terms(output: Output, batch: Batch) -> tuple[Metrics, Metrics]:
@@ -75,12 +76,55 @@ def learn(
       gradients, before clipping), examples (candidates that are no pads); and the logits (B, M) that the
       gradients were taken at.
     """
+    found, rows = read_tables(model, state, batch)
+    loss = loss_of(model, state, batch, found, more_terms)
+    (total, (terms, beside, updates, logits_BxM)), (dense_gradient, row_gradient) = jax.value_and_grad(
+        loss, argnums=(0, 1), has_aux=True
+    )(state.params, rows)
+    scale = factor(state.step, pace.total_steps)
+    params, opt_state = update_dense(optimizer, state, dense_gradient, pace.dense * scale)
+    tables, accumulators = update_tables(state, batch, found, row_gradient, pace.embedding * scale)
+    next_state = state.replace(
+        step=state.step + 1,
+        params=params,
+        batch_stats=updates.get("batch_stats", state.batch_stats),
+        opt_state=opt_state,
+        tables=tables,
+        accumulators=accumulators,
+    )
+    metrics = {
+        "loss": total,
+        **terms,
+        **beside,
+        "learning_rate": pace.dense * scale,
+        "grad_norm": global_norm(dense_gradient),
+        "examples": _examples(batch),
+    }
+    return next_state, metrics, logits_BxM
+
+
+def read_tables(model: Model, state: TrainState, batch: Batch) -> tuple[dict[str, Distinct], PerTable]:
+    """The distinct ids of a batch in each table, and their rows, (u, width)."""
     ids = embedding.batch_ids(model.lookups, batch)
     found = {name: distinct(ids[name], state.tables[name].shape[0]) for name in ids}
-    rows = {name: read_rows(state.tables[name], found[name].ids) for name in found}
+    return found, {name: read_rows(state.tables[name], found[name].ids) for name in found}
+
+
+def loss_of(
+    model: Model,
+    state: TrainState,
+    batch: Batch,
+    found: dict[str, Distinct],
+    more_terms: Callable[[Output], Metrics],
+) -> Callable[[Any, PerTable], tuple[jax.Array, Any]]:
+    """The training loss as a function of dense parameters and of the rows that `read_tables` gives.
+
+    Beside the loss it returns `loss_terms` with `more_terms` among the first, the module's updates, and the
+    logits (B, M). The other arguments are as in `learn`.
+    """
     key = jax.random.fold_in(state.key, state.step)
 
-    def loss(params: Any, rows: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
+    def loss(params: Any, rows: PerTable) -> tuple[jax.Array, Any]:
         flat = {name: rows[name][found[name].position] for name in rows}
         output, updates = model.apply_rows(
             {**state.dense_variables(), "params": params},
@@ -94,42 +138,44 @@ def learn(
         terms |= more_terms(output)
         return sum(terms.values()), (terms, beside, updates, output.logits)
 
-    (total, (terms, beside, updates, logits_BxM)), (dense_gradient, row_gradient) = jax.value_and_grad(
-        loss, argnums=(0, 1), has_aux=True
-    )(state.params, rows)
+    return loss
 
-    changes, opt_state = optimizer.update(dense_gradient, state.opt_state, state.params)
-    scale = factor(state.step, pace.total_steps)
-    changes = jax.tree.map(lambda change: pace.dense * scale * change, changes)
+
+def update_dense(
+    optimizer: optax.GradientTransformation, state: TrainState, gradient: Any, learning_rate: jax.Array
+) -> tuple[Any, Any]:
+    """The next dense parameters and the next state of their optimizer."""
+    changes, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    changes = jax.tree.map(lambda change: learning_rate * change, changes)
+    return optax.apply_updates(state.params, changes), opt_state
+
+
+def update_tables(
+    state: TrainState,
+    batch: Batch,
+    found: dict[str, Distinct],
+    gradient: PerTable,
+    learning_rate: jax.Array,
+) -> tuple[PerTable, PerTable]:
+    """The next tables and accumulators, from the gradients of the batch's mean loss in the rows it read."""
     # Of the summed loss: how far a row moves must not depend on how many other examples share its batch.
-    examples = jnp.sum(batch.candidate_mask).astype(jnp.float32)
+    examples = _examples(batch)
     updated = {
         name: adagrad_rows(
             state.tables[name],
             state.accumulators[name],
             found[name].ids,
-            examples * row_gradient[name],
-            pace.embedding * scale,
+            examples * gradient[name],
+            learning_rate,
         )
         for name in found
     }
-    next_state = state.replace(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, changes),
-        batch_stats=updates.get("batch_stats", state.batch_stats),
-        opt_state=opt_state,
-        tables={name: table for name, (table, _) in updated.items()},
-        accumulators={name: accumulator for name, (_, accumulator) in updated.items()},
-    )
-    metrics = {
-        "loss": total,
-        **terms,
-        **beside,
-        "learning_rate": pace.dense * scale,
-        "grad_norm": global_norm(dense_gradient),
-        "examples": examples,
-    }
-    return next_state, metrics, logits_BxM
+    tables = {name: table for name, (table, _) in updated.items()}
+    return tables, {name: accumulator for name, (_, accumulator) in updated.items()}
+
+
+def _examples(batch: Batch) -> jax.Array:
+    return jnp.sum(batch.candidate_mask).astype(jnp.float32)
 
 
 def compile_step(

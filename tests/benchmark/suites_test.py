@@ -6,42 +6,24 @@ import jax
 import numpy as np
 import pytest
 
-from suan_jax.benchmark import attention, fuxictr, loops, run, serving, step, tables
+from suan_jax.benchmark import (
+    attention,
+    attention_forms,
+    fuxictr,
+    lengths,
+    lengths_figure,
+    loops,
+    run,
+    serving,
+    step,
+    tables,
+    torch_step,
+)
 from suan_jax.benchmark import input as input_suite
 from suan_jax.config import SyntheticConfig
 from suan_jax.errors import UserError
-
-TIMES = ("ms", "ms_low", "ms_high")
-
-
-def positive(row, *names):
-    return all(isinstance(row[name], (int, float)) and row[name] > 0 for name in names)
-
-
-def test_step_rows_hold_what_they_promise():
-    size = step.Size(width=8, layers=1, heads=2, max_len=3, batch_size=4, head=(4,), items=1024)
-    rows = list(step.measure(size, repeats=2))
-    assert [row["name"] for row in rows] == ["suan", "suan without time bias", "din"]
-    assert [row["time_bias"] for row in rows] == [True, False, False]
-    for row in rows:
-        assert positive(row, *TIMES, "examples_per_second", "tokens_per_second", "flops_per_second")
-        assert row["tokens_per_second"] == pytest.approx(4 * row["examples_per_second"])
-        assert row["examples_per_second"] == pytest.approx(4 / row["ms"] * 1e3)
-        assert row["dtype"] == "float32" and row["peak_share"] is None
-    assert positive(rows[0], "ratio_to_no_time_bias")
-
-
-def test_packed_step_rows_are_of_as_many_examples():
-    size = step.Size(8, 1, 2, max_len=3, batch_size=4, head=(4,), items=1024, candidates=2)
-    packed, alone = step.measure(size, repeats=2)
-    assert [(row["name"], row["candidates"]) for row in (packed, alone)] == [
-        ("suan packed", 2),
-        ("suan causal", 1),
-    ]
-    assert packed["examples_per_second"] == pytest.approx(4 / packed["ms"] * 1e3)
-    assert packed["tokens_per_second"] == pytest.approx(2 * 5 / packed["ms"] * 1e3)
-    assert alone["tokens_per_second"] == pytest.approx(4 * 4 / alone["ms"] * 1e3)
-    assert positive(packed, "ratio_to_unpacked", "flops_per_second")
+from suan_jax.layers.sparse_pattern import sees
+from tests.benchmark.rows import TIMES, positive
 
 
 def test_loops_rows_hold_what_they_promise():
@@ -50,7 +32,9 @@ def test_loops_rows_hold_what_they_promise():
     names = [("loopctr", 0), ("loopctr", 2), ("loopctr, remat", 2), ("stackctr", 2)]
     assert [(row["name"], row["loops"]) for row in rows] == names
     for row in rows:
-        assert positive(row, *TIMES, "compile_seconds", "temporary_bytes", "ratio_to_no_loops")
+        assert positive(
+            row, *TIMES, "compile_seconds", "program_lines", "temporary_bytes", "ratio_to_no_loops"
+        )
         assert row["width"] == 8
     assert rows[0]["ms_per_loop"] is None and rows[0]["ratio_to_no_loops"] == 1.0
     assert rows[1]["ms_per_loop"] == pytest.approx((rows[1]["ms"] - rows[0]["ms"]) / 2)
@@ -62,7 +46,7 @@ def test_serving_rows_hold_what_they_promise(monkeypatch):
     *models, host = serving.measure(size, repeats=2)
     assert [(row["name"], row["dilation"]) for row in models] == [("suan", None), ("light_suan, r = 2", 2)]
     for row in models:
-        assert positive(row, *TIMES, "encode_ms", "packed_ms", "one_by_one_ms", "ratio_to_one_by_one")
+        assert positive(row, *TIMES, "encode_ms", "packed_ms", "one_by_one_ms", "speedup_over_one_by_one")
         assert row["kept_bytes"] >= 2 * 4 * 20 * 8  # keys and values of a layer
     assert positive(host, *TIMES)
 
@@ -106,7 +90,7 @@ def test_input_rows_hold_what_they_promise():
         assert math.fsum(entry["share"] for entry in row["shares"]) <= 1.001
 
 
-@pytest.mark.parametrize(("name", "small", "large"), [("step", 2, 4), ("tables", 1, 5), ("input", 1, 0)])
+@pytest.mark.parametrize(("name", "small", "large"), [("step", 1, 7), ("tables", 1, 5), ("input", 1, 0)])
 def test_sizes_of_a_gpu_are_rows_with_a_reason_on_a_cpu(name, small, large, monkeypatch):
     monkeypatch.setattr(run.SUITES[name], "measure", lambda *_: iter([{"name": "measured"}]))
     rows = list(run.SUITES[name].rows())
@@ -152,12 +136,16 @@ def test_the_job_writes_json_and_prints_the_table(tmp_path, monkeypatch, capsys)
 
 
 def test_what_was_measured_before_a_suite_that_ends_the_job_is_kept(tmp_path, monkeypatch):
+    def ends():
+        yield {"name": "b", "ms": 2.0}
+        raise ZeroDivisionError
+
     monkeypatch.setattr(tables, "rows", lambda: iter([{"name": "a", "ms": 1.0}]))
-    monkeypatch.setattr(step, "rows", lambda: iter([{"name": "b", "ms": 1 / 0}]))
+    monkeypatch.setattr(step, "rows", ends)
     with pytest.raises(ZeroDivisionError):
         run.run(["tables", "step"], tmp_path / "out.json")
     written = json.loads((tmp_path / "out.json").read_text())
-    assert written["suite"] == ["tables"] and [row["name"] for row in written["rows"]] == ["a"]
+    assert written["suite"] == ["tables"] and [row["name"] for row in written["rows"]] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -175,15 +163,74 @@ def test_mistakes_are_told_before_anything_runs(names, place, message, tmp_path,
         run.run(names, tmp_path / place)
 
 
-def test_attention_rows_hold_what_they_promise():
-    size = attention.Size(batch_size=2, tokens=8, heads=1, head_dim=16, window=2, dilation=2)
-    names = ("kernel, softmax", "kernel, silu", "kernel, local and dilated")
+def test_attention_rows_hold_what_they_promise(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    shape = attention_forms.Shape(batch_size=2, tokens=8, heads=1, head_dim=16, window=2, dilation=2)
     # The same draw every time: in one of forty, so few tokens leave a bucket's gradient that all but cancels.
-    errors = attention.check(size, np.random.default_rng(0), interpret=True)
+    errors = attention.check(shape, np.random.default_rng(0), interpret=True)
+    names = ("kernel, softmax", "kernel, silu", "kernel, local and dilated")
     assert tuple(errors) == names and all(0 < error < 2e-2 for error in errors.values())
-    rows = {row["name"]: row for row in attention.measure(size, errors, repeats=1, interpret=True)}
-    assert rows["cuDNN, causal, no bias"]["skipped"]
-    for name in ("XLA, plain", *names):
-        assert positive(rows[name], *TIMES, "forward_ms") and rows[name]["ratio_to_cudnn"] is None
-    assert [rows[name]["error"] for name in names] == list(errors.values())
+    size = attention.Size(shape, attention.SIZES[0].names, published=(1.0, 2.0))
+    measured = list(attention.measure([size], errors, repeats=1, interpret=True))
+    rows = {row["name"]: row for row in measured if "ms" in row}
+    skipped = {row["name"]: row["skipped"] for row in measured if "skipped" in row}
+    assert skipped.keys() == {"cuDNN, causal, no bias", "PyTorch SDPA, causal, no bias"}
+    assert skipped["PyTorch SDPA, causal, no bias"] == "torch is not installed"
+    assert list(rows) == ["XLA, plain", *names[:2]]
+    for name, row in rows.items():
+        assert positive(row, *TIMES, "forward_ms", "examples_per_second", "speedup_over_plain")
+        assert row["ratio_to_cudnn"] is None and row["error"] == errors.get(name)
+    assert rows["kernel, silu"]["ratio_to_published"] == rows["kernel, silu"]["ms"] / 2
     assert [row["name"] for row in attention.rows()] == ["attention"]
+
+
+def test_pairs_and_flops_are_those_that_the_mask_leaves():
+    shape = attention_forms.Shape(2, 9, heads=3, head_dim=5, window=3, dilation=2)
+    seen = sees(np.arange(9)[:, None] - np.arange(9), 3, 2)
+    assert attention_forms.pairs(shape, attention_forms.LIGHT) == seen.sum()
+    assert attention_forms.pairs(shape, attention_forms.SOFTMAX) == 45
+    # Seven products of 45 pairs in 2 rows and 3 heads of 5.
+    assert attention_forms.flops(shape, attention_forms.CUDNN) == 7 * 2 * 45 * 2 * 3 * 5
+
+
+def test_lengths_rows_hold_what_they_promise(tmp_path):
+    shapes = [attention_forms.Shape(2, tokens, 1, 16, window=2) for tokens in (4, 8)]
+    rows = list(lengths.measure(shapes, dilations=(2,), repeats=1, interpret=True))
+    names = ["kernel, softmax", "cuDNN, causal, no bias", "XLA, plain", "LightSUAN, k = 2, r = 2"]
+    assert [(row["name"], row["tokens"]) for row in rows] == [(name, n) for n in (4, 8) for name in names]
+    assert [row["name"] for row in rows if "skipped" in row] == [names[1]] * 2
+    for row in rows:
+        if "skipped" not in row:
+            assert positive(row, *TIMES, "visible_pairs", "examples_per_second")
+            assert (row["dilation"] == 2) == (row["name"] == names[3]) == ("speedup_over_full" in row)
+    assert [row["name"] for row in lengths.rows()] == ["lengths"]
+
+
+@pytest.mark.smoke
+def test_the_figure_of_lengths_has_a_curve_for_each_form(tmp_path):
+    pytest.importorskip("matplotlib")
+    full = {"name": "full", "tokens": 8, "batch_size": 2, "ms": 3.0, "window": None, "dilation": None}
+    light = full | {"name": "light", "window": 2, "dilation": 3}
+    assert (lengths_figure.scored(full), lengths_figure.scored(light)) == (64, 8 * (2 + 6 / 3))
+    rows = [full, full | {"tokens": 16, "ms": 6.0}, light, {"name": "no memory", "skipped": "so it is"}]
+    lengths_figure.draw(rows, tmp_path / "lengths")
+    drawn = (tmp_path / "lengths.svg").read_text()
+    assert "full" in drawn and "light" in drawn and "no memory" not in drawn
+    assert (tmp_path / "lengths.png").is_file()
+
+
+def test_torch_rows_hold_what_they_promise():
+    pytest.importorskip("torch", reason="needs PyTorch")
+    size = torch_step.Size(8, 1, 2, max_len=3, batch_size=4, head=(4,), items=1024)
+    rows = list(torch_step.measure(size, repeats=2, compiled=False))
+    assert [row["name"] for row in rows] == ["suan", "PyTorch", "PyTorch, without biases"]
+    assert all(positive(row, *TIMES, "examples_per_second") for row in rows)
+    assert positive(rows[0], "speedup_over_pytorch", "speedup_over_pytorch_without_biases")
+
+
+def test_without_torch_there_is_a_row_with_the_reason(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "suan_jax.benchmark.torch_suan", raising=False)
+    monkeypatch.delattr("suan_jax.benchmark.torch_suan", raising=False)
+    [row] = torch_step.measure(torch_step.Size(8, 1, 2, max_len=3, batch_size=4))
+    assert row["skipped"] == "torch is not installed"
