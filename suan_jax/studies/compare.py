@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from suan_jax.errors import UserError
+from suan_jax.evaluation import metrics
 from suan_jax.runs import points
 from suan_jax.studies.cells import Cell, check_cells, folder, run_cells
 from suan_jax.studies.compare_config import RATE, CompareConfig, check_comparison
-from suan_jax.studies.compare_table import Runs, loop_rows, row
+from suan_jax.studies.compare_table import COLUMNS, LOOP_COLUMNS, Runs, loop_rows, row
 from suan_jax.studies.config_fields import with_fields
-from suan_jax.training.workdir import SUMMARY, read_scores, read_summary
+from suan_jax.training.workdir import SCORES, SUMMARY, read_scores, read_summary
 
 _TUNING = {"data.train_on": "train", "train.final_split": "validation", "train.seed": 0}
 
@@ -59,6 +63,9 @@ def compare(
     check_comparison(config, only)
     chosen = [entry for entry in config.entries if not only or entry in only]
     tuning = {entry: _tuning_cells(config, entry) for entry in config.entries}
+    provisional = {entry: _own_rate(config, entry) for entry in config.entries}
+    for entry in config.entries:
+        _final_cells(config, entry, provisional)  # a wrong value is found before anything runs
     check_cells([cell for cells in tuning.values() for cell in cells], workdir)
     failures = run_cells([cell for entry in chosen for cell in tuning[entry]], workdir, together)
     tried = {entry: _tried(config, entry, tuning[entry], workdir) for entry in config.entries}
@@ -111,6 +118,11 @@ class _Tried:
         }
 
 
+def _own_rate(config: CompareConfig, entry: str) -> float:
+    """The rate that an entry is given; of one that is tuned, the first of the grid."""
+    return config.entries[entry].get(RATE, config.learning_rates[0])
+
+
 def _tuning_cells(config: CompareConfig, entry: str) -> list[Cell]:
     """One cell per learning rate, or none where there is nothing to choose."""
     if len(config.learning_rates) == 1 or RATE in config.entries[entry]:
@@ -124,7 +136,7 @@ def _tuning_cells(config: CompareConfig, entry: str) -> list[Cell]:
 
 def _tried(config: CompareConfig, entry: str, cells: list[Cell], workdir: Path) -> _Tried:
     if not cells:
-        return _Tried({config.entries[entry].get(RATE, config.learning_rates[0]): None})
+        return _Tried({_own_rate(config, entry): None})
     runs = [_summary(workdir / cell.name) for cell in cells]
     found = {
         cell.config.optimizer.learning_rate: run["auc"]
@@ -171,5 +183,31 @@ def _finished(cells: list[Cell], workdir: Path) -> Runs:
     for cell in cells:
         summary = _summary(workdir / cell.name)
         if summary:
-            results[cell.config.train.seed] = {**summary, "scores": read_scores(workdir / cell.name)}
+            scores = read_scores(workdir / cell.name)
+            _check_run(summary, scores, workdir / cell.name)
+            results[cell.config.train.seed] = {**summary, "scores": scores}
     return results
+
+
+def _check_run(summary: dict[str, Any], scores: np.ndarray, workdir: Path) -> None:
+    """Checks that a summary has what the table reads, and that the scores are those it sums up."""
+    looped = "loops_trained" in summary
+    if left_out := sorted((COLUMNS | LOOP_COLUMNS if looped else COLUMNS) - summary.keys()):
+        raise UserError(f"{workdir / SUMMARY} has no {left_out[0]}: remove it and repeat the command")
+    logits, aucs = [scores["logit"]], [summary["auc"]]
+    if looped:
+        aucs += summary["auc_by_loops"]
+        logits += list(scores["depths"].T) if "depths" in scores.dtype.names else []
+    if len(logits) != len(aucs) or not all(map(functools.partial(_is_auc, scores["label"]), logits, aucs)):
+        raise UserError(
+            f"{workdir / SCORES} does not have the AUC of the {SUMMARY} beside it: remove that and repeat "
+            "the command"
+        )
+
+
+def _is_auc(label: np.ndarray, logit: np.ndarray, auc: float | None) -> bool:
+    """Whether logits have this AUC, where there is one."""
+    try:
+        return auc is None or abs(metrics.auc(label, logit) - auc) < 1e-6
+    except UserError:  # numbers that are no labels, or no logits
+        return False

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Collection
 from typing import Any, ClassVar
 
+from suan_jax.config_check import fits
 from suan_jax.distillation import DistillConfig
 from suan_jax.errors import UserError, nearest
 from suan_jax.studies.cells import folder
@@ -94,8 +95,12 @@ def _check_entries(entries: dict[str, dict[str, Any]]) -> None:
             )
         if not isinstance(fields, dict):
             raise UserError(f"config.entries has {fields!r} for {entry!r}, expected fields and their values")
-        for name in fields:
-            if name in _SHARED or str(name).startswith("data.synthetic."):
+        for name, value in fields.items():
+            if not isinstance(name, str):
+                raise UserError(f"{entry!r} of config.entries sets {name!r}, expected the name of a field")
+            if name == RATE and not fits(value, float):
+                raise UserError(f"{entry!r} of config.entries sets {name} to {value!r}, expected a number")
+            if name in _SHARED or name.startswith("data.synthetic."):
                 raise UserError(
                     f"{entry!r} of config.entries sets {name}, expected the same seeds and test examples for "
                     "all"

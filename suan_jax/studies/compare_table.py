@@ -13,6 +13,14 @@ from suan_jax.evaluation.metrics import auc_difference, evaluate
 Runs = dict[int, dict[str, Any]]
 """Seed to the summary of an entry's run, with its scores."""
 
+COLUMNS = frozenset(
+    "model max_len auc auc_se gauc log_loss params flops_per_example examples_per_second device".split()
+)
+"""What a row reads of a summary."""
+
+LOOP_COLUMNS = frozenset(("loops_trained", "auc_by_loops", "flops_by_loops"))
+"""What the rows of a looped entry read of it besides."""
+
 
 def row(entry: str, rates: Mapping[str, Any], runs: Runs, reference: Runs) -> dict[str, Any]:
     """An entry's row of the table.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
+import tokenize
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -110,10 +112,21 @@ def read_summary(workdir: Path) -> dict[str, Any]:
     Raises:
       UserError: if it is damaged.
     """
-    summary = read_json(workdir / SUMMARY)
-    if not isinstance(summary, dict) or not isinstance(summary.get("auc", ""), int | float | None):
-        raise UserError(f"{workdir / SUMMARY} is not the summary of a run: remove it and repeat the command")
-    return summary
+    path = workdir / SUMMARY
+    try:
+        summary = json.loads(path.read_text(), parse_constant=_refuse_constant)
+        if not isinstance(summary["auc"], int | float | None):
+            raise TypeError("no AUC")
+        return summary
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is not the summary of a run: remove it and repeat the command") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    # `write_json` writes none of them.
+    raise ValueError(f"{name} is no JSON")
 
 
 def read_scores(workdir: Path) -> np.ndarray:
@@ -125,13 +138,11 @@ def read_scores(workdir: Path) -> np.ndarray:
     path = workdir / SCORES
     try:
         with path.open("rb") as file:
-            scores = np.load(file)
-        if not isinstance(scores, np.ndarray) or not {"user", "label", "logit"} <= set(
-            scores.dtype.names or ()
-        ):
+            scores = np.lib.format.read_array(file)
+        if not {"user", "label", "logit"} <= set(scores.dtype.names or ()):
             raise ValueError("no table of users, labels and logits")
         return scores
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, tokenize.TokenError) as error:
         raise UserError(
             f"{path} is missing or damaged: remove the {SUMMARY} beside it and repeat the command"
         ) from error

@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import json
+import math
 import pathlib
 
 import numpy as np
@@ -176,13 +177,38 @@ def test_scores_of_other_examples_are_refused(trained, tmp_path):
     compare(_CONFIG, tmp_path)
     path = tmp_path / "seeds/SUAN/0.004/1/scores.npy"
     scores = np.load(path)
-    scores["label"] = scores["label"][::-1]
-    write_array(path, scores)
+    write_array(path, scores[::-1])
     with pytest.raises(UserError, match="scores of seed 1 of 'SUAN' are not of the reference's examples"):
         compare(_CONFIG, tmp_path, only=["HSTU"])
     write_array(path, scores["logit"])
     with pytest.raises(UserError, match=r"scores\.npy is missing or damaged"):
         compare(_CONFIG, tmp_path, only=["HSTU"])
+
+
+def test_scores_that_are_not_the_summary_s_are_refused(trained, tmp_path):
+    compare(_LOOPED, tmp_path)
+    sentence = r"scores\.npy does not have the AUC of the summary\.json beside it: remove that"
+    for name, damaged in (("logit", -1.0), ("logit", np.nan), ("depths", -1.0), ("label", 0), ("label", 7)):
+        path = tmp_path / "seeds/L___2_/0.001/1/scores.npy"
+        scores = np.load(path)
+        whole = scores.copy()
+        scores[name][:100] = damaged
+        write_array(path, scores)
+        with pytest.raises(UserError, match=sentence):
+            compare(_LOOPED, tmp_path, only=["DIN"])
+        write_array(path, whole)
+    write_array(path, whole[["user", "label", "logit"]])
+    with pytest.raises(UserError, match=sentence):
+        compare(_LOOPED, tmp_path, only=["DIN"])
+
+
+@pytest.mark.parametrize("name", ["device", "flops_by_loops"])
+def test_a_summary_without_a_column_is_refused(name, trained, tmp_path):
+    compare(_LOOPED, tmp_path)
+    path = tmp_path / "seeds/L___2_/0.001/1/summary.json"
+    write_json(path, {key: value for key, value in read_json(path).items() if key != name})
+    with pytest.raises(UserError, match=rf"1/summary\.json has no {name}: remove it and repeat the command"):
+        compare(_LOOPED, tmp_path, only=["DIN"])
 
 
 def test_what_has_finished_is_not_run_again_and_a_failure_is_told(trained, tmp_path, capsys):
@@ -348,10 +374,21 @@ def test_a_comparison_without_loops_has_no_table_by_loops(trained, tmp_path, cap
             (),
             "'A' of config.entries sets data.synthetic.seed",
         ),
+        ({"entries": {"DIN": {}, "A": {3: 4}}}, (), "'A' of config.entries sets 3, expected the name of a"),
+        (
+            {"entries": {"DIN": {}, "A": {"optimizer.learning_rate": "x"}}},
+            (),
+            "'A' of config.entries sets optimizer.learning_rate to 'x', expected a number",
+        ),
+        (
+            {"entries": {"DIN": {}, "A": {"optimizer.learning_rate": math.nan}}},
+            (),
+            "config.optimizer.learning_rate is nan, expected",
+        ),
         ({"entries": {"A": {"train.final_split": "validation"}}}, (), "sets train.final_split"),
     ],
 )
-def test_a_wrong_comparison_is_one_sentence(changes, only, sentence, tmp_path):
+def test_a_wrong_comparison_is_one_sentence_and_runs_nothing(changes, only, sentence, trained, tmp_path):
     with pytest.raises(UserError, match=sentence):
         compare(dataclasses.replace(_CONFIG, **changes), tmp_path, only)
     assert not list(tmp_path.iterdir())

@@ -74,7 +74,11 @@ def test_a_run_whose_config_is_gone_is_not_taken_for_another(tmp_path, left):
         check_unclaimed(tmp_path, tiny())
 
 
-@pytest.mark.parametrize("content", [None, b"", b"x\n", b"\x93NUMPY\x01\x00"])
+_HEADER = b"{'descr': [('user', '<i8'), ('label', '|u1'), ('logit', '<f4')]"
+_DAMAGED = b"\x93NUMPY\x01\x00\x76\x00" + _HEADER.replace(b"[", b"{").ljust(117) + b"\n"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"x\n", b"\x93NUMPY\x01\x00", b"PK\x03\x04", _DAMAGED])
 def test_missing_or_damaged_scores_are_named(tmp_path, content):
     if content is not None:
         (tmp_path / "scores.npy").write_bytes(content)
@@ -82,10 +86,10 @@ def test_missing_or_damaged_scores_are_named(tmp_path, content):
         read_scores(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "null", '{"auc": 0.'])
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"auc": 0.', '{"auc": NaN}', '{"auc": "x"}'])
 def test_a_damaged_summary_is_refused(tmp_path, content):
     (tmp_path / "summary.json").write_text(content)
-    with pytest.raises(UserError, match=r"summary\.json is not"):
+    with pytest.raises(UserError, match=r"summary\.json is not the summary of a run: remove it and repeat"):
         read_summary(tmp_path)
 
 
