@@ -49,7 +49,8 @@ def study_depths(workdir: Path) -> DepthStudy:
     """Studies the depths of the run in a work directory.
 
     Raises:
-      UserError: if it holds no run, no checkpoint, or no model that was trained with loops.
+      UserError: if it holds no run, no checkpoint, or no model that was trained with loops, or if its log's
+        test split has no AUC.
     """
     definition = read_config(workdir).model
     loops = definition.loops()
@@ -59,8 +60,13 @@ def study_depths(workdir: Path) -> DepthStudy:
     enable_compilation_cache()
     setup, state = restore_run(workdir)
     evaluation = Evaluation(setup)
-    known = evaluation.scores(state, "validation", depths=True)
     judged = evaluation.scores(state, "test", depths=True)
+    if judged.label.min() == judged.label.max():
+        raise UserError(
+            f"no depth of {workdir} has an AUC: the test split of {setup.log} lacks clicks, or impressions "
+            "without one"
+        )
+    known = evaluation.scores(state, "validation", depths=True)
     gate = adaptive.fit_gate(known.depths)
     rules = {
         "change": (adaptive.change_scores(known.depths), adaptive.change_scores(judged.depths)),

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -105,6 +106,21 @@ def test_one_loop_is_enough(tmp_path, capsys):
     assert len(study.rules["gate"]) > 5
     depths_report.print_depths(study, tmp_path)
     assert "was trained on the validation split too" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_a_test_split_without_an_auc_is_refused(label, run, monkeypatch):
+    scores = Evaluation.scores
+
+    def alike(*args, **kwargs):
+        found = scores(*args, **kwargs)
+        return dataclasses.replace(found, label=np.full_like(found.label, label))
+
+    monkeypatch.setattr(Evaluation, "scores", alike)
+    with pytest.raises(
+        UserError, match=r"no depth of \S*run has an AUC: the test split of .* lacks clicks, or"
+    ):
+        study_depths(run[0])
 
 
 def test_a_run_without_loops_is_refused(tmp_path):
