@@ -40,6 +40,7 @@ COLUMNS = (
     *("exchange_ms", "share_of_step", "ratio_to_step", "bytes_per_second"),
 )
 _WEAK, _STRONG, _FED, _INPUT, _PART = "weak", "strong", "batches from the host", "input alone", "part"
+_STATE = "first state"
 Key = tuple[str, Any]  # kind of a measurement, and its devices or part
 
 
@@ -106,6 +107,8 @@ def measure(size: Size, repeats: int = 15) -> Iterator[dict[str, Any]]:
     makers |= {
         (_PART, count): functools.partial(compiled_pieces, setups[_WEAK, count]) for count in (1, most)
     }
+    for count in counts():
+        makers[_STATE, count] = setups[_WEAK, count].compile_fresh_state
     programs, reasons = made(makers)
     try:
         calls = _calls(setups, programs, most)
@@ -153,8 +156,10 @@ def _calls(setups: dict[Key, Setup], programs: dict[Key, Any], most: int) -> dic
     for key in filter(programs.__contains__, setups):
         kind, count = key
         setup = setups[key]
+        if (_STATE, count) not in programs:
+            continue
         if count not in states:
-            states[count] = setup.fresh_state()
+            states[count] = programs[_STATE, count]()
         placed = device_batches(setup)
         calls[key] = stepper(setup, programs[key], copy(states[count]), placed)
         if kind == _WEAK:
@@ -163,7 +168,7 @@ def _calls(setups: dict[Key, Setup], programs: dict[Key, Any], most: int) -> dic
         if (_PART, count) in programs:
             parts = piece_calls(programs[_PART, count], states[count], batches[count])
             calls |= {(f"{_PART} on {count}", part): call for part, call in parts.items()}
-    if most in batches:
+    if (_WEAK, most) in calls:
         setup, host = setups[_WEAK, most], host_batches(setups[_WEAK, most])
         step = stepper(setup, _fed(setup, programs[_WEAK, most]), copy(states[most]), host)
         calls[_FED, most] = step

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from suan_jax.benchmark.timing import interleaved_if_able
 from suan_jax.benchmark.training_step import lowered_step, set_up_step, stepper
 from suan_jax.models.loopctr import LoopCtr, StackCtr
 from suan_jax.training.setup import Setup
+from suan_jax.training.state import TrainState
 
 COLUMNS = (
     *("name", "loops", "width", "max_len", "batch_size", "dtype", "compile_seconds", "program_lines"),
@@ -80,7 +81,7 @@ def measure(size: Size, loops: tuple[int, ...] = LOOPS, repeats: int = 15) -> It
         key: set_up_step(model, size.max_len, size.batch_size, size.items) for key, model in models.items()
     }
     programs, reasons = made({key: functools.partial(_compiled, setup) for key, setup in setups.items()})
-    calls = {key: stepper(setups[key], program) for key, (program, _) in programs.items()}
+    calls = {key: stepper(setups[key], program, state()) for key, (program, state, _) in programs.items()}
     timings, failed = interleaved_if_able(calls, repeats)
     for (name, n), why in (reasons | failed).items():
         yield {"name": name, "loops": n, "skipped": why}
@@ -93,7 +94,7 @@ def measure(size: Size, loops: tuple[int, ...] = LOOPS, repeats: int = 15) -> It
             "max_len": size.max_len,
             "batch_size": size.batch_size,
             "dtype": dtype,
-            **programs[name, n][1],
+            **programs[name, n][2],
             **timing.fields(),
             "examples_per_second": size.batch_size / timing.median(),
             "ms_per_loop": (timing.median() - least.median()) * 1e3 / n if n and least else None,
@@ -101,13 +102,20 @@ def measure(size: Size, loops: tuple[int, ...] = LOOPS, repeats: int = 15) -> It
         }
 
 
-def _compiled(setup: Setup) -> tuple[jax.stages.Compiled, dict[str, float]]:
-    """The step, and what compiling it cost."""
+def _compiled(
+    setup: Setup,
+) -> tuple[jax.stages.Compiled, Callable[[], TrainState], dict[str, float]]:
+    """The step, what makes its first state, and what compiling the step cost."""
     start = time.perf_counter()
     lowered = lowered_step(setup)
     program = lowered.compile()
-    return program, {
-        "compile_seconds": time.perf_counter() - start,
-        "program_lines": lowered.as_text().count("\n"),
-        "temporary_bytes": program.memory_analysis().temp_size_in_bytes,
-    }
+    seconds = time.perf_counter() - start
+    return (
+        program,
+        setup.compile_fresh_state(),
+        {
+            "compile_seconds": seconds,
+            "program_lines": lowered.as_text().count("\n"),
+            "temporary_bytes": program.memory_analysis().temp_size_in_bytes,
+        },
+    )

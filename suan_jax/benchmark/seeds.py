@@ -9,10 +9,11 @@ from typing import Any
 from suan_jax.benchmark import hardware
 from suan_jax.benchmark.step import attention_of
 from suan_jax.benchmark.timing import interleaved_if_able
-from suan_jax.benchmark.training_step import BATCHES, host_batches, set_up_step, stepper
+from suan_jax.benchmark.training_step import BATCHES, copy, host_batches, set_up_step, stepper
 from suan_jax.models.suan import Suan
 from suan_jax.training.joint import JointStep
 from suan_jax.training.setup import Setup
+from suan_jax.training.state import TrainState
 
 COLUMNS = (
     *("name", "seeds", "attention", "width", "layers", "max_len", "batch_size", "dtype"),
@@ -65,8 +66,9 @@ def measure(size: Size, seeds: tuple[int, ...], repeats: int = 15) -> Iterator[d
     dtype = "bfloat16" if hardware.accelerated() else "float32"
     model = Suan(layers=size.layers, width=size.width, heads=size.heads, head=size.head, dtype=dtype)
     setup = set_up_step(model, size.max_len, size.batch_size, size.items)
-    calls = {1: stepper(setup, setup.compile_step())}
-    calls |= {count: _together(setup, count) for count in seeds}
+    state = setup.fresh_state()
+    calls = {1: stepper(setup, setup.compile_step(), copy(state))}
+    calls |= {count: _together(setup, count, state) for count in seeds}
     timings, reasons = interleaved_if_able(calls, repeats)
     for count in calls:
         name = "one" if count == 1 else "together"
@@ -83,8 +85,8 @@ def measure(size: Size, seeds: tuple[int, ...], repeats: int = 15) -> Iterator[d
         }
 
 
-def _together(setup: Setup, count: int) -> Callable[[int], Any]:
-    """Joint steps of the first so many seeds."""
+def _together(setup: Setup, count: int, state: TrainState) -> Callable[[int], Any]:
+    """Joint steps of so many runs, all from `state`: what they compute does not decide how long it takes."""
     train = setup.config.train
     setups = [
         setup.of(dataclasses.replace(setup.config, train=dataclasses.replace(train, seed=seed)))
@@ -92,7 +94,7 @@ def _together(setup: Setup, count: int) -> Callable[[int], Any]:
     ]
     joint = JointStep(setups)
     batches = [joint.place([batch] * count) for batch in host_batches(setup)]
-    state = joint.join([setup.fresh_state()] * count)
+    state = joint.join([state] * count)
 
     def call(number: int) -> Any:
         nonlocal state

@@ -29,7 +29,7 @@ COLUMNS = (
     *("ratio_to_no_time_bias", "share_of_step"),
 )
 _SUAN, _PLAIN, _REMAT, _TIMELESS = "suan", "suan, plain attention", "suan, remat", "suan without time bias"
-_PACKED, _UNPACKED = "suan packed", "suan causal"
+_PACKED, _UNPACKED, _PARTS = "suan packed", "suan causal", "parts"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,37 +105,47 @@ def measure(sizes: Sequence[Size], repeats: int = 15) -> Iterator[dict[str, Any]
     }
     makers = {key: functools.partial(compiled_step, setup) for key, setup in setups.items()}
     split_up = [size for size in sizes if size.pieces]
-    makers |= {(size, "parts"): functools.partial(compiled_pieces, setups[size, _SUAN]) for size in split_up}
+    makers |= {(size, _PARTS): functools.partial(compiled_pieces, setups[size, _SUAN]) for size in split_up}
+    # Variants of the same parameters start from one state.
+    makers |= {
+        (size, jax.tree.structure(setup.abstract)): setup.compile_fresh_state
+        for (size, _), setup in setups.items()
+    }
     programs, reasons = made(makers)
-    for size, name in makers:
-        if (size, name) in reasons:
-            yield _skipped(size, name, reasons[size, name])
+    for (size, name), why in reasons.items():
+        yield _skipped(size, name if isinstance(name, str) else "the first state", why)
     for size in sizes:
         mine = {name: setup for (other, name), setup in setups.items() if other == size}
         ready = {name: program for (other, name), program in programs.items() if other == size}
         try:
             yield from _timed(size, mine, ready, repeats)
         except jax.errors.JaxRuntimeError as error:  # no memory for the states and batches
-            yield _skipped(size, ", ".join(ready), reason(error))
+            yield _skipped(size, ", ".join(mine), reason(error))
 
 
 def _timed(
-    size: Size, setups: dict[str, Setup], programs: dict[str, Any], repeats: int
+    size: Size, setups: dict[str, Setup], programs: dict[Any, Any], repeats: int
 ) -> Iterator[dict[str, Any]]:
-    parts = programs.pop("parts", None)
-    calls, first = {}, None
-    for name, program in programs.items():
+    parts = programs.get(_PARTS)
+    calls, states, batches = {}, {}, {}
+    for name in filter(programs.__contains__, setups):
         setup = setups[name]
-        batches = device_batches(setup)
-        if first is None or jax.tree.structure(first) != jax.tree.structure(setup.abstract):
-            first = setup.fresh_state()  # compiles for seconds: variants of the same parameters share it
-        calls[name] = stepper(setup, program, copy(first), batches)
+        structure, candidates = jax.tree.structure(setup.abstract), setup.config.data.candidates
+        if structure not in programs:
+            continue
+        if structure not in states:
+            states[structure] = programs[structure]()
+        if candidates not in batches:
+            batches[candidates] = device_batches(setup)
+        state = states[structure]
+        calls[name] = stepper(setup, programs[name], copy(state), batches[candidates])
         if name == _SUAN and parts:
-            calls |= {("part", part): call for part, call in piece_calls(parts, first, batches).items()}
+            pieces = piece_calls(parts, state, batches[candidates])
+            calls |= {(_PARTS, part): call for part, call in pieces.items()}
     timings, reasons = interleaved_if_able(calls, repeats)
     for name, why in reasons.items():
         yield _skipped(size, f"{_SUAN}: {name[1]}" if isinstance(name, tuple) else name, why)
-    for name in filter(timings.__contains__, programs):
+    for name in filter(timings.__contains__, setups):
         yield _row(name, size, setups[name], timings[name]) | _comparison(name, timings)
     pieces = {name[1]: timing for name, timing in timings.items() if isinstance(name, tuple)}
     if _SUAN in timings and parts and pieces.keys() == parts.keys():

@@ -79,10 +79,18 @@ class Setup:
 
     def fresh_state(self) -> TrainState:
         """The first state, made where it shall live."""
+        return self._jitted_init()(jax.random.key(self.config.train.seed))
+
+    def compile_fresh_state(self) -> Callable[[], TrainState]:
+        """`fresh_state`, compiled ahead."""
+        key = jax.random.key(self.config.train.seed)
+        program = self._jitted_init().lower(key).compile()
+        return lambda: program(key)
+
+    def _jitted_init(self) -> jax.stages.Wrapped:
         # A CPU would spend longer on compiling this well than it takes to run once.
         options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-        init = jax.jit(self._init, out_shardings=self.shardings(), compiler_options=options)
-        return init(jax.random.key(self.config.train.seed))
+        return jax.jit(self._init, out_shardings=self.shardings(), compiler_options=options)
 
     def train_iterator(self) -> grain.DatasetIterator:
         """The batches that `compile_step` steps over, from the first on."""
