@@ -16,10 +16,10 @@ reported.
 Cost: the last one takes minutes on two CPU cores. By default 6 rungs and 3 seeds, 72 runs.
 """
 
-from suan_jax.config import DataConfig, SyntheticConfig, TrainConfig
+from suan_jax.config import DataConfig, OptimizerConfig, SyntheticConfig, TrainConfig
 from suan_jax.models.suan import Suan
 from suan_jax.studies import SweepConfig
-from suan_jax.studies.ladder import POWER, RATE, rule, rung
+from suan_jax.studies.ladder import POWER, RATE, WARMUP, rule, rung
 
 VARIANTS = (  # rms_norm, time_bias, position_bias
     (True, True, True),
@@ -42,6 +42,7 @@ def get_config(
     return SweepConfig(
         model=Suan(),
         data=DataConfig(store=store, synthetic=SyntheticConfig(users=users), max_len=max_len),
+        optimizer=OptimizerConfig(warmup=WARMUP),
         train=TrainConfig(batch_size=256),
         cells=tuple(
             {

@@ -9,8 +9,8 @@ Differences are measured against that SUAN.
         --workdir=runs/kuairand_distill
 
 The student is of grade 0 unless given, its teacher two grades above it. All entries share head, data and
-budget; their learning rates follow the ladder's rule, 2.2e-3 · 48 / width. Without a store it runs on the
-synthetic log, at L = 100.
+budget; their learning rates are 2.2e-3 · 48 / width, after a warm-up over a tenth of the steps, without which
+teachers may fail to train. Without a store it runs on the synthetic log, at L = 100.
 
 Cost: 18 runs; most of it is the teacher, which is trained alone, and once more beside each online student.
 """
@@ -18,7 +18,7 @@ Cost: 18 runs; most of it is the teacher, which is trained alone, and once more 
 import dataclasses
 from typing import Any
 
-from suan_jax.config import DataConfig, TrainConfig
+from suan_jax.config import DataConfig, OptimizerConfig, TrainConfig
 from suan_jax.distillation import DistillationConfig
 from suan_jax.models.suan import Suan
 from suan_jax.studies import CompareConfig
@@ -35,6 +35,7 @@ def get_config(grade: int = 0, teacher_grade: int = -1, store: str = "", max_len
     else:
         shared = {"data": DataConfig(max_len=max_len or 100), "train": TrainConfig(batch_size=256)}
         features, model = WIDTH, Suan()
+    optimizer = dataclasses.replace(shared.pop("optimizer", OptimizerConfig()), warmup=0.1)
 
     def rate(grade: int) -> float:
         """Of a SUAN; at grade 0 it is as wide as a token's features."""
@@ -49,6 +50,7 @@ def get_config(grade: int = 0, teacher_grade: int = -1, store: str = "", max_len
     return CompareConfig(
         model=model,
         **shared,
+        optimizer=optimizer,
         distillation=DistillationConfig(
             teacher=dataclasses.replace(model, grade=teacher), rate_factor=rate(teacher) / rate(grade)
         ),

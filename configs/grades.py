@@ -12,7 +12,8 @@ is the largest.
         --predict=runs/suan_law/fit.json
 
 Rungs and the rule for the learning rate are those of suan_jax/studies/ladder.py: 10 thousand body parameters
-at rung 0 and about three times as many at each next one, 33 million at rung 8. The head, the embeddings, the
+at rung 0 and about three times as many at each next one, 33 million at rung 8; `hidden` says whether the rate
+of hidden matrices alone falls with the width, or that of all dense parameters. The head, the embeddings, the
 batch and the examples, one pass over the log, are the same at every rung. The last command trains the rung
 above the fitted ones and sets what the law said of it beside what came out. `models` is a list such as
 suan+hstu.
@@ -24,10 +25,10 @@ Cost: the last one takes minutes on two CPU cores. At the default of 5 rungs, 75
 dominate: FLOPs of a run grow with the body.
 """
 
-from suan_jax.config import DataConfig, SyntheticConfig, TrainConfig
+from suan_jax.config import DataConfig, OptimizerConfig, SyntheticConfig, TrainConfig
 from suan_jax.models.suan import Suan
 from suan_jax.studies import SweepConfig
-from suan_jax.studies.ladder import MODELS, POWER, RATE, rule, rung
+from suan_jax.studies.ladder import MODELS, POWER, RATE, WARMUP, rule, rung
 
 
 def get_config(
@@ -38,18 +39,21 @@ def get_config(
     max_len: int = 100,
     rate: float = RATE,
     rate_power: float = POWER,
+    hidden: bool = True,
+    warmup: float = WARMUP,
     store: str = "",
 ) -> SweepConfig:
     """The lowest rungs of each model."""
     return SweepConfig(
         model=Suan(),
         data=DataConfig(store=store, synthetic=SyntheticConfig(users=users), max_len=max_len),
+        optimizer=OptimizerConfig(warmup=warmup),
         train=TrainConfig(batch_size=256),
         cells=tuple(
-            {**rung(model, index, rate, rate_power), "train.seed": seed}
+            {**rung(model, index, rate, rate_power, hidden), "train.seed": seed}
             for index in range(rungs)
             for model in models.split("+")
             for seed in range(seeds)
         ),
-        rule=rule(rate, rate_power),
+        rule=rule(rate, rate_power, hidden),
     )

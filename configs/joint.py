@@ -18,10 +18,10 @@ Cost: the last one takes minutes on two CPU cores. By default 5 sizes on 6 share
 much as 15 on the whole log.
 """
 
-from suan_jax.config import DataConfig, SyntheticConfig, TrainConfig
+from suan_jax.config import DataConfig, OptimizerConfig, SyntheticConfig, TrainConfig
 from suan_jax.models.suan import Suan
 from suan_jax.studies import SweepConfig
-from suan_jax.studies.ladder import POWER, RATE, rule, rung
+from suan_jax.studies.ladder import POWER, RATE, WARMUP, rule, rung
 
 
 def get_config(
@@ -39,6 +39,7 @@ def get_config(
     return SweepConfig(
         model=Suan(),
         data=DataConfig(store=store, synthetic=SyntheticConfig(users=users), max_len=max_len),
+        optimizer=OptimizerConfig(warmup=WARMUP),
         train=TrainConfig(batch_size=256),
         cells=tuple(
             {

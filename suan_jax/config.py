@@ -98,23 +98,27 @@ class OptimizerConfig:
 
     Attributes:
       learning_rate: peak learning rate of dense parameters.
-      warmup: steps over which it rises linearly to the peak; the first one already moves.
+      warmup: share of the steps, in [0, 1), over which it rises linearly to the peak; the first one already
+        moves.
       schedule: "constant", or "cosine" or "linear" to 0 at the end of the run.
       weight_decay: decoupled decay of dense matrices; vectors and scalars take none.
       clip: global norm to which dense gradients are clipped; 0 switches it off.
       multipliers: pairs (regular expression, factor) on learning rates; the first that matches a
         parameter's path, such as "blocks/attention/query", applies.
+      hidden_rate: factor on the learning rate of hidden matrices, of which both sides grow with the model's
+        width (arXiv 2203.03466).
       embedding_learning_rate: learning rate of the tables, on the same schedule.
       embedding_initial_accumulator: Adagrad's accumulator of an untouched row.
       embedding_init: standard deviation of a table's initial rows.
     """
 
     learning_rate: float = 2e-3
-    warmup: int = 0
+    warmup: float = 0.0
     schedule: str = "cosine"
     weight_decay: float = 0.0
     clip: float = 10.0
     multipliers: tuple[tuple[str, float], ...] = ()
+    hidden_rate: float = 1.0
     embedding_learning_rate: float = 0.2
     embedding_initial_accumulator: float = 0.1
     embedding_init: float = 0.3

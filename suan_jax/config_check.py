@@ -20,10 +20,10 @@ _POSITIVE = (
     "data.max_len data.candidates data.window data.threads data.synthetic.users data.synthetic.events "
     "data.synthetic.impressions data.synthetic.items model.embedding_width train.batch_size "
     "train.eval_batch_size train.log_every checkpoint.every checkpoint.keep "
-    "optimizer.embedding_initial_accumulator"
+    "optimizer.embedding_initial_accumulator optimizer.hidden_rate"
 ).split()
 _NOT_NEGATIVE = (
-    "data.synthetic.seed model.grade optimizer.learning_rate optimizer.warmup optimizer.weight_decay "
+    "data.synthetic.seed model.grade optimizer.learning_rate optimizer.weight_decay "
     "optimizer.clip optimizer.embedding_learning_rate optimizer.embedding_init train.steps train.seed "
     "train.eval_every"
 ).split()
@@ -117,7 +117,8 @@ def validate(config: Config) -> None:
     check(_POSITIVE, lambda value: 0 < value < math.inf, "a positive number")
     check(_NOT_NEGATIVE, lambda value: 0 <= value < math.inf, "a number that is not negative")
     check(_SHARES, lambda value: 0 < value <= 1, "a share in (0, 1]")
-    check(["model.batch_norm_momentum"], lambda value: 0 <= value < 1, "a share in [0, 1)")
+    below_one = ("model.batch_norm_momentum", "optimizer.warmup")
+    check(below_one, lambda value: 0 <= value < 1, "a share in [0, 1)")
     check(["model.head"], lambda widths: all(width > 0 for width in widths), "positive widths")
     check(["mesh.data", "mesh.model"], lambda size: size == -1 or size > 0, "a positive number or -1")
     for name, known in _CHOICES.items():

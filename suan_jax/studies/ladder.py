@@ -65,9 +65,12 @@ RUNGS = 13
 WIDTH = 48  # of SUAN's grade 0 on the synthetic log, at which RATE is the best
 RATE = 2.2e-3
 POWER = 1.0  # of SUAN, by configs/rates.py: .98 (.28 to 1.68), see notebooks/results; taken for all models
+WARMUP = 0.05  # share of the steps; without it SUAN of four layers and more failed to train
 
 
-def rung(model: str, index: int, rate: float = RATE, power: float = POWER) -> dict[str, Any]:
+def rung(
+    model: str, index: int, rate: float = RATE, power: float = POWER, hidden: bool = True
+) -> dict[str, Any]:
     """The fields of a model at a rung, for `suan_jax.studies.SweepConfig.cells`.
 
     Args:
@@ -76,6 +79,8 @@ def rung(model: str, index: int, rate: float = RATE, power: float = POWER) -> di
       rate: peak learning rate of dense parameters at width 48.
       power: the rate falls with width D as (48 / D)^power; 0 is one rate for all, 1 what Yang et al. 2022
         (arXiv 2203.03466) derive for Adam and hidden matrices. configs/rates.py measures it.
+      hidden: whether that is the rate of hidden matrices alone, as they derive, or of all dense parameters,
+        those of the head among them, which has one size.
 
     Raises:
       UserError: if there is no such model or rung on the ladder.
@@ -93,9 +98,14 @@ def rung(model: str, index: int, rate: float = RATE, power: float = POWER) -> di
         # Grade 0 may be as wide as the log's features, for which the rate was found.
         width = registered()[model].grades[grade].width or WIDTH
         fields |= {"model.grade": grade}
-    return fields | {"optimizer.learning_rate": float(f"{rate * (WIDTH / width) ** power:.3g}")}
+    share = (WIDTH / width) ** power
+    if not hidden:
+        return fields | {"optimizer.learning_rate": float(f"{rate * share:.3g}")}
+    return fields | {"optimizer.learning_rate": rate, "optimizer.hidden_rate": float(f"{share:.3g}")}
 
 
-def rule(rate: float = RATE, power: float = POWER) -> str:
+def rule(rate: float = RATE, power: float = POWER, hidden: bool = True) -> str:
     """The rule of `rung` in words, for `SweepConfig.rule`."""
-    return f"learning rate {rate:g} * ({WIDTH} / width)^{power:g}; batch, tables' rate and examples the same"
+    of = "learning rate of hidden matrices" if hidden else "learning rate"
+    others = f", of the others {rate:g}" if hidden else ""
+    return f"{of} {rate:g} * ({WIDTH} / width)^{power:g}{others}; batch, tables' rate and examples the same"

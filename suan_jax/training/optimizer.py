@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import traverse_util
+from jax.sharding import PartitionSpec
 
 from suan_jax.config import OptimizerConfig
 
@@ -31,6 +32,8 @@ class Pace(NamedTuple):
 Schedule = Callable[[jax.Array, jax.Array], jax.Array]
 """Share of the peak learning rate at a step, () int32, of a run of so many steps, () int32."""
 
+_WIDE = ("embed", "mlp", "heads", "kv")  # logical axes that grow with a model's width
+
 
 def pace(config: OptimizerConfig, total_steps: int) -> Pace:
     """The pace of a run of `total_steps`."""
@@ -49,12 +52,12 @@ def learning_rate_factor(config: OptimizerConfig) -> Schedule:
         "linear": lambda done: 1 - done,
         "cosine": lambda done: 0.5 * (1 + jnp.cos(jnp.pi * done)),
     }[config.schedule]
-    warmup = config.warmup
 
     def factor(step: jax.Array, total_steps: jax.Array) -> jax.Array:
+        warmup = jnp.ceil(config.warmup * total_steps)
         done = (step - warmup) / jnp.maximum(total_steps - warmup, 1)
         share = decay(jnp.clip(done, 0.0, 1.0))
-        if not warmup:
+        if not config.warmup:
             return share
         # The first step already moves: a rise from 0 would waste it.
         return jnp.where(step < warmup, (1 + (warmup - 1) * step / warmup) / warmup, share)
@@ -73,6 +76,16 @@ def decay_mask(params: Any, logical_axes: Any) -> Any:
     return jax.tree.map(lambda leaf, axes: leaf.ndim - ("layers" in axes) >= 2, params, logical_axes)
 
 
+def hidden_matrices(logical_axes: Any) -> Any:
+    """Which parameters are matrices of which both sides grow with the model's width, from their axes."""
+
+    def is_hidden(axes: PartitionSpec) -> bool:
+        own = [axis for axis in axes if axis not in ("layers", "experts")]
+        return len(own) >= 2 and own[0] in _WIDE and own[-1] in _WIDE
+
+    return jax.tree.map(is_hidden, logical_axes)
+
+
 def dense_optimizer(config: OptimizerConfig, logical_axes: Any) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter, arXiv 1711.05101) with clipping and multipliers by name, at a rate of 1.
 
@@ -87,11 +100,16 @@ def dense_optimizer(config: OptimizerConfig, logical_axes: Any) -> optax.Gradien
         matches = (scale for pattern, scale in config.multipliers if re.search(pattern, path))
         return leaf * next(matches, 1.0)
 
+    hidden = hidden_matrices(logical_axes)
+
+    def at_width(update: jax.Array, is_hidden: bool) -> jax.Array:
+        return update * config.hidden_rate if is_hidden else update
+
     return optax.chain(
         optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(),
         optax.scale_by_adam(),
         optax.add_decayed_weights(config.weight_decay, mask=lambda params: decay_mask(params, logical_axes)),
-        optax.stateless(lambda updates, _: _by_path(multiplier, updates)),
+        optax.stateless(lambda updates, _: jax.tree.map(at_width, _by_path(multiplier, updates), hidden)),
         optax.scale(-1.0),
     )
 

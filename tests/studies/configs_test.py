@@ -20,14 +20,14 @@ def test_every_size_sees_the_same_examples(name):
     assert (
         len({repr((run.data, run.train.epochs, run.train.steps, run.train.batch_size)) for run in found}) == 1
     )
-    assert len({run.optimizer.learning_rate for run in found}) > 3
+    assert len({run.optimizer.learning_rate * run.optimizer.hidden_rate for run in found}) > 3
     assert "learning rate" in config.rule
 
 
 def test_the_ladder_goes_as_high_as_it_is_asked_to():
     _, found = _cells("grades", "models=suan+loopctr,rungs=13,seeds=1,rate_power=0.0")
     assert len(found) == 26 and {run.model.grade for run in found} == {*range(6)} | {1}
-    assert {run.optimizer.learning_rate for run in found} == {RATE}
+    assert {(run.optimizer.learning_rate, run.optimizer.hidden_rate) for run in found} == {(RATE, 1.0)}
     more, fewer = _cells("grades", "rungs=4")[0].cells, _cells("grades", "rungs=3")[0].cells
     assert more[: len(fewer)] == fewer  # so that a work directory grows
 
@@ -52,8 +52,8 @@ def test_distillation_is_compared_at_the_ladder_s_rates(store):
     config = config_file.load(f"{ROOT / 'configs' / 'distill_study'}.py:store={store}")
     check_comparison(config)
     rates = [entry["optimizer.learning_rate"] for entry in config.entries.values()]
-    assert rates[1] == rung("suan", 6)["optimizer.learning_rate"]  # grade 2, the teacher
-    assert rates[2] == rung("suan", 4)["optimizer.learning_rate"]
+    assert rates[1] == rung("suan", 6, hidden=False)["optimizer.learning_rate"]  # grade 2, the teacher
+    assert rates[2] == rung("suan", 4, hidden=False)["optimizer.learning_rate"]
     assert rates[0] * config.distillation.rate_factor == pytest.approx(rates[1])
     assert rates[0] == pytest.approx(RATE * 48 / 80 if store else RATE, rel=1e-3)
     assert set(rates[3:]) == {rates[0]}

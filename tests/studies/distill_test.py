@@ -123,7 +123,7 @@ def test_every_entry_of_the_study_is_a_run(arguments):
 def test_every_cell_of_the_sweep_is_a_run():
     config = config_file.load_config([f"--config={_CONFIGS / 'distill_sweep.py'}"], SweepConfig)
     every = cells_of(config)
-    assert len(every) == 10
+    assert len(every) == 20
     assert {type(cell.config) for cell in every} == {DistillConfig}
     assert {cell.config.distillation.temperature for cell in every} == {1.0, 2.0, 4.0}
 

@@ -39,11 +39,23 @@ def test_rates_follow_the_rule():
         "model.name": "suan",
         "model.grade": 0,
         "optimizer.learning_rate": 2e-3,
+        "optimizer.hidden_rate": 1.0,
     }
-    assert rung("hstu", 8, 2e-3, 1.0)["optimizer.learning_rate"] == pytest.approx(2e-3 * 48 / 768, rel=1e-2)
-    assert rung("suan", 11, 1e-3, 0.5)["optimizer.learning_rate"] == pytest.approx(1e-3 / 30**0.5, rel=1e-2)
-    assert {rung("bst", index, 3e-3, 0.0)["optimizer.learning_rate"] for index in range(RUNGS)} == {3e-3}
-    assert rule(1e-3, 0.5).startswith("learning rate 0.001 * (48 / width)^0.5")
+    assert rung("hstu", 8, 2e-3, 1.0)["optimizer.hidden_rate"] == pytest.approx(48 / 768, rel=1e-2)
+    assert rung("suan", 11, 1e-3, 0.5)["optimizer.hidden_rate"] == pytest.approx(1 / 30**0.5, rel=1e-2)
+    assert {rung("bst", index, 3e-3)["optimizer.learning_rate"] for index in range(RUNGS)} == {3e-3}
+    assert {rung("bst", index, 3e-3, 0.0)["optimizer.hidden_rate"] for index in range(RUNGS)} == {1.0}
+    assert rule(1e-3, 0.5).startswith(
+        "learning rate of hidden matrices 0.001 * (48 / width)^0.5, of the others"
+    )
+
+
+@pytest.mark.smoke
+def test_the_rate_of_all_dense_parameters_can_fall_instead():
+    fields = rung("suan", 11, 1e-3, 0.5, hidden=False)
+    assert fields["optimizer.learning_rate"] == pytest.approx(1e-3 / 30**0.5, rel=1e-2)
+    assert "optimizer.hidden_rate" not in fields
+    assert rule(1e-3, 0.5, hidden=False).startswith("learning rate 0.001 * (48 / width)^0.5; ")
 
 
 @pytest.mark.parametrize(

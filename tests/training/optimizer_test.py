@@ -2,10 +2,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 from jax.sharding import PartitionSpec
 
-from suan_jax.config import OptimizerConfig
-from suan_jax.training.optimizer import decay_mask, dense_optimizer, global_norm, learning_rate_factor
+from suan_jax.batch import blank_batch
+from suan_jax.config import Config, OptimizerConfig
+from suan_jax.models import build
+from suan_jax.models.suan import Suan
+from suan_jax.training.optimizer import (
+    decay_mask,
+    dense_optimizer,
+    global_norm,
+    hidden_matrices,
+    learning_rate_factor,
+)
+from tests.random_batch import random_schema
 
 _PARAMS = {
     "blocks": {"query": jnp.ones((2, 3, 4)), "scale": jnp.ones((2, 3))},
@@ -47,7 +58,7 @@ def test_schedules():
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_a_warm_up_rises_to_the_peak_and_the_decay_still_ends_at_the_last_step(schedule):
-    factors = _factors(schedule=schedule, warmup=4)
+    factors = _factors(schedule=schedule, warmup=0.2)
     np.testing.assert_allclose(factors[:5], [0.25, 0.4375, 0.625, 0.8125, 1.0])  # the first step moves
     without = _factors(16, schedule=schedule)
     np.testing.assert_allclose(factors[4:], without, atol=1e-6)
@@ -78,6 +89,26 @@ def test_the_first_multiplier_that_matches_a_path_applies():
     # Adam's first step is of size 1 wherever the gradient is not zero.
     expected = jax.tree.map(lambda factor, leaf: -factor * leaf, factors, _ONES)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), change, expected)
+
+
+def test_hidden_matrices_are_those_of_which_both_sides_grow_with_the_width():
+    config = Config(model=Suan(layers=2, head=(8,)))
+    model = build(config, random_schema())
+    axes = model.logical_axes(blank_batch(random_schema(), 1, config.data.max_len))["params"]
+    hidden = traverse_util.flatten_dict(hidden_matrices(axes), sep="/")
+    found = {path for path, is_hidden in hidden.items() if is_hidden}
+    attention = {f"attention/{name}" for name in ("query", "key", "value", "out")}
+    alignment = {f"alignment/{name}/kernel" for name in ("squeeze", "self", "cross")}
+    feed_forward = {f"feed_forward/{name}/kernel" for name in ("gate", "value", "out")}
+    cross = {f"cross_{name}" for name in attention}
+    assert found == {f"blocks/{name}" for name in attention | alignment | feed_forward | cross}
+
+
+def test_the_rate_of_hidden_matrices_is_their_own():
+    change = _change(_ONES, hidden_rate=0.25, multipliers=(("query", 0.5),))
+    np.testing.assert_allclose(change["blocks"]["query"], -0.125, rtol=1e-5)
+    np.testing.assert_allclose(change["blocks"]["scale"], -1.0, rtol=1e-5)
+    np.testing.assert_allclose(change["head"]["kernel"], -1.0, rtol=1e-5)
 
 
 def test_a_multiplier_scales_decay_too():
