@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import offset_copy
 
 from suan_jax.figures import figure, look
 from suan_jax.studies.compare import Comparison
+
+_NAME_SIZE = 8  # points
+_AXIS_POINTS = 360  # width of the axes, about
+_CLOSE = 0.22  # share of the axis; the names of points that are closer stand in one column
 
 
 def draw(comparison: Comparison, workdir: Path) -> None:
@@ -27,9 +34,8 @@ def draw(comparison: Comparison, workdir: Path) -> None:
                 capsize=3,
                 **look(index),
             )
-        _name_points(axes, rows)
         axes.set_xscale("log")
-        axes.margins(x=0.16)
+        _name_points(axes, rows)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -74,23 +80,42 @@ def draw_loops(comparison: Comparison, workdir: Path) -> None:
             text.set_parse_math(False)
 
 
-def _name_points(axes, rows: list[dict]) -> None:
-    """Names beside the points, pushed apart from bottom to top where they would overlap."""
-    low = min(row["auc"] for row in rows)
-    span = max(max(row["auc"] for row in rows) - low, 1e-6)
+def _name_points(axes: Axes, rows: list[dict]) -> None:
+    """Names to the right of the points, pushed apart from bottom to top where they would overlap."""
+    low = min(row["auc"] - (row["auc_se"] or 0.0) for row in rows)
+    high = max(row["auc"] + (row["auc_se"] or 0.0) for row in rows)
+    span = max(high - low, 1e-6)
+    every = [row["flops_per_example"] / 1e6 for row in rows]
+    first, last = _limits(every, [len(row["entry"]) for row in rows])
+    axes.set_xlim(first, last)
+    close = (last / first) ** _CLOSE
+    beside = offset_copy(axes.transData, axes.figure, x=8, units="points")
     placed: list[tuple[float, float]] = []
     for row in sorted(rows, key=lambda row: row["auc"]):
-        x, y = row["flops_per_example"], row["auc"]
+        x, y = row["flops_per_example"] / 1e6, row["auc"]
+        right = max(other for other in every if x <= other < close * x)  # so that no name covers a point
         label = y
-        while any(abs(label - other) < 0.045 * span and 0.4 < x / at < 2.5 for at, other in placed):
+        while any(abs(label - other) < 0.045 * span and 0.4 < right / at < 2.5 for at, other in placed):
             label += 0.01 * span
-        placed.append((x, label))
+        placed.append((right, label))
         axes.annotate(
             row["entry"],
-            (x / 1e6, y),
-            xytext=(x / 1e6 * 1.12, label),
-            fontsize=8,
+            (x, y),
+            xytext=(right, label),
+            textcoords=beside,
+            fontsize=_NAME_SIZE,
             va="center",
             parse_math=False,
+            in_layout=False,
             arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": "0.4", "shrinkA": 0, "shrinkB": 0},
         )
+
+
+def _limits(x: list[float], letters: list[int]) -> tuple[float, float]:
+    """Ends of a logarithmic axis on which names of so many letters fit to the right of the points."""
+    span = max(math.log(max(x) / min(x)), 0.25)
+    left, right = math.log(min(x)) - 0.1 * span, math.log(max(x)) + 0.1 * span
+    for at, count in zip(x, letters, strict=True):
+        share = min((0.6 * _NAME_SIZE * count + 16) / _AXIS_POINTS, 0.8)
+        right = max(right, (math.log(at) - share * left) / (1 - share))
+    return math.exp(left), math.exp(right)
