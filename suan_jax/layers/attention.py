@@ -53,12 +53,17 @@ def kernel_into_heads(module: nn.Module, name: str, width: int, heads: int, head
     return module.param(name, init, (width, heads, head_width), jnp.float32)
 
 
+def kernel_from_heads(module: nn.Module, name: str, heads: int, width: int) -> jax.Array:
+    """The kernel of the projection of H heads side by side, (H, `width` / H, `width`) float32; likewise."""
+    init = nn.initializers.lecun_normal(in_axis=(0, 1), out_axis=2)
+    init = nn.with_logical_partitioning(init, ("heads", "kv", "embed"))
+    return module.param(name, init, (heads, width // heads, width), jnp.float32)
+
+
 def project_heads(module: nn.Module, name: str, x_BxTxHxDh: jax.Array) -> jax.Array:
     """The heads side by side through a kernel of that name, (B, T, H·Dh); likewise."""
     heads, head_width = x_BxTxHxDh.shape[-2:]
-    init = nn.initializers.lecun_normal(in_axis=(0, 1), out_axis=2)
-    init = nn.with_logical_partitioning(init, ("heads", "kv", "embed"))
-    kernel = module.param(name, init, (heads, head_width, heads * head_width), jnp.float32)
+    kernel = kernel_from_heads(module, name, heads, heads * head_width)
     return jnp.einsum("bthd,hdc->btc", x_BxTxHxDh, kernel.astype(x_BxTxHxDh.dtype))
 
 

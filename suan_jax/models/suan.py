@@ -42,6 +42,7 @@ from suan_jax.layers import history_cache, masking, time_buckets
 from suan_jax.layers.alignment import POOLS, DualAlignment
 from suan_jax.layers.attention import Attend, MultiHeadAttention, attention
 from suan_jax.layers.bias import BiasTable, PositionBias, TimeBias
+from suan_jax.layers.cross_attention import CrossAttention, cross_attention_macs
 from suan_jax.layers.embedding import Rows
 from suan_jax.layers.feed_forward import SwiGLU
 from suan_jax.layers.fused_attention import check_choice, fused_softmax, fuses, relation
@@ -155,7 +156,7 @@ class Suan(SizedDefinition):
         pooled = tokens if self.pool == "causal" else 1
         block = tokens * 4 * width**2 + 2 * pairs * width  # self-attention
         if profiles:
-            block = block + tokens * 2 * width**2 + 2 * profiles * row * width + 2 * tokens * profiles * width
+            block = block + cross_attention_macs(tokens, profiles, width, row, size.heads)
         block = block + 3 * pooled * width * squeezed + tokens * 9 * width**2  # alignment, SwiGLU
         embedding = token_macs(schema, tokens, row, width, candidates)
         return embedding + size.layers * block + candidates * head_macs(schema, width, row, self.head)
@@ -206,8 +207,9 @@ class UnifiedAttentionBlock(nn.Module):
         x1 = norm(2, attend(x0, x0, bias, mask) + x0)
         c = jnp.zeros_like(x1)
         if profile_BxPxd.shape[1]:
-            cross = MultiHeadAttention(self.heads, self.dtype, name="cross_attention")
-            c = cross(x1, profile_BxPxd, None, profile_mask_BxP[:, None, :])
+            c = CrossAttention(self.heads, self.dtype, name="cross_attention")(
+                x1, profile_BxPxd, profile_mask_BxP
+            )
         f = DualAlignment(self.pool, self.dtype, name="alignment")(x1, c, batch)
         x2 = norm(3, f + x1)
         return SwiGLU(3 * x2.shape[-1], self.dtype, name="feed_forward")(x2) + x2, None
