@@ -6,9 +6,10 @@
 
 The same command again runs what has not finished; a failed cell is reported and does not stop the rest. A
 scheduler runs shares of the cells side by side, one --part each. --together trains cells that differ in seed
-and peak learning rates alone in one program, which a GPU takes in little more time than one of them. With
---predict, a fit.json of launch/fit.py, only the cells one step beyond the fitted runs are trained: a table
-and predict.json set what the law said of them, with the 95 % interval of a run, beside what was measured.
+and peak learning rates alone in one program, which a GPU takes in little more time than one of them; they are
+in one share, so that each --part needs the same --together. With --predict, a fit.json of launch/fit.py, only
+the cells one step beyond the fitted runs are trained: a table and predict.json set what the law said of them,
+with the 95 % interval of a run, beside what was measured.
 """
 
 from collections.abc import Sequence

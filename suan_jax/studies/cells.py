@@ -72,7 +72,7 @@ def run_cells(cells: Iterable[Cell], directory: Path, together: int = 1) -> dict
     cells = list(cells)
     check_cells(cells, directory)
     failures, done = {}, 0
-    for group in _groups(cells, together):
+    for group in groups(cells, together):
         names = [cell.name for cell in group]
         done += len(group)
         if not all((directory / name / SUMMARY).exists() for name in names):
@@ -102,19 +102,23 @@ def raise_failures(failures: Mapping[str, str]) -> None:
         raise UserError(f"{len(failures)} cells failed ({names}): repeat the command to try again")
 
 
-def _groups(cells: Sequence[Cell], together: int) -> list[list[Cell]]:
-    """Cells of one program side by side, at most `together` of them."""
+def groups(cells: Sequence[Cell], together: int) -> list[list[Cell]]:
+    """Cells that train in one program side by side, at most `together` of them.
+
+    Raises:
+      UserError: if `together` is less than 1.
+    """
     if together < 1:
         raise UserError(f"--together is {together}, expected at least 1")
     latest: dict[str, list[Cell]] = {}
-    groups: list[list[Cell]] = []
+    found: list[list[Cell]] = []
     for cell in cells:
         program = cell.name if isinstance(cell.config, DistillConfig) else shared_program(cell.config)
         if len(latest.get(program, ())) in (0, together):
             latest[program] = []
-            groups.append(latest[program])
+            found.append(latest[program])
         latest[program].append(cell)
-    return groups
+    return found
 
 
 def _train(group: Sequence[Cell], directory: Path) -> list[dict[str, Any] | UserError]:

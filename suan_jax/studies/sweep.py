@@ -9,7 +9,7 @@ from typing import Any
 from suan_jax.errors import UserError
 from suan_jax.files import write_bytes
 from suan_jax.runs import csv_text, points
-from suan_jax.studies.cells import Cell, check_cells, folder, run_cells
+from suan_jax.studies.cells import Cell, check_cells, folder, groups, run_cells
 from suan_jax.studies.config_fields import with_fields
 from suan_jax.studies.sweep_config import Fields, SweepConfig
 from suan_jax.training.workdir import SUMMARY, read_summary
@@ -65,7 +65,7 @@ def sweep(config: SweepConfig, workdir: Path, part: int = 0, parts: int = 1, tog
       part: which share of the cells to run, of `parts`: a scheduler's array index. runs.csv holds whatever
         has finished, in all of them.
       parts: number of shares.
-      together: most cells that train in one program.
+      together: most cells that train in one program, which one share has; the same for all shares.
 
     Raises:
       UserError: if the config is not right, or the work directory holds cells of another sweep.
@@ -75,7 +75,8 @@ def sweep(config: SweepConfig, workdir: Path, part: int = 0, parts: int = 1, tog
         raise UserError(f"--part is {part} of --parts={parts}, expected 0 to {parts - 1}")
     every = cells(config)
     check_cells(every, workdir / CELLS)
-    failures = run_cells(every[part::parts], workdir / CELLS, together)
+    share = [cell for group in groups(every, together)[part::parts] for cell in group]
+    failures = run_cells(share, workdir / CELLS, together)
     rows, unfinished = collect(config, workdir)
     return Sweep(rows, failures, unfinished)
 

@@ -123,3 +123,12 @@ def test_another_sweep_in_the_same_directory_is_refused_before_anything_runs(tra
 def test_a_share_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"--part is 3 of --parts=3, expected 0 to 2"):
         sweep(_CONFIG, tmp_path, 3, 3)
+
+
+def test_cells_that_train_together_are_in_one_share(trained, tmp_path):
+    shares = []
+    for part in range(3):
+        seen = len(trained)
+        sweep(_CONFIG, tmp_path, part, parts=3, together=2)
+        shares.append([(grade, seed) for grade, seed, _ in trained[seen:]])
+    assert shares == [[(0, 0), (0, 1)], [(1, 0), (1, 1)], [(0, 0)]]
