@@ -21,6 +21,8 @@ from suan_jax.training.state import TrainState, inference_variables
 from suan_jax.training.warm_start import shared_ids
 from suan_jax.training.workdir import SUMMARY
 
+_MOST_TOLD = 8  # features in a sentence
+
 
 def restore_teacher(config: DistillConfig, workdir: Path, log: Log) -> tuple[Setup, TrainState, str]:
     """The teacher of a student's run, on the student's mesh.
@@ -70,15 +72,17 @@ def check_schema(student: Schema, teacher: Schema) -> None:
     """Checks that a teacher finds its features in a student's log; vocabularies may have grown.
 
     Raises:
-      UserError: naming every feature that differs.
+      UserError: naming the first features that differ.
     """
     here, there = _features(student), _features(teacher)
     different = [name for name in {**there, **here} if here.get(name) != there.get(name)]
     if different:
         told = "; ".join(
             f"{name}: {there.get(name, 'missing')} there and {here.get(name, 'missing')} here"
-            for name in different
+            for name in different[:_MOST_TOLD]
         )
+        if len(different) > _MOST_TOLD:
+            told += f"; and {len(different) - _MOST_TOLD} more"
         raise UserError(f"it was trained on a log of other features, so it cannot score this one ({told})")
 
 

@@ -146,3 +146,11 @@ def test_a_teacher_of_other_features_is_refused_and_they_are_named():
     ):
         assert part in told
     assert "history" not in told and "profile city" not in told
+
+
+def test_of_many_features_that_differ_the_first_are_named_and_the_rest_counted():
+    schema = random_schema()
+    other = dataclasses.replace(schema, dense=tuple(f"measure_{place}" for place in range(60)))
+    with pytest.raises(UserError, match=r"dense measure_0: .*; and \d\d more\)$") as caught:
+        check_schema(schema, other)
+    assert len(str(caught.value)) < 600
