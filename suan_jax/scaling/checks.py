@@ -154,3 +154,22 @@ def _check_optimum(problem: Problem, theta: np.ndarray) -> None:
             f"{refused}E is at its bound {bound}, as the points show no {level} yet; expected larger sizes"
             f"{other}"
         )
+
+
+def check_determined(form: Form, profiled: np.ndarray) -> None:
+    """Checks that a fit says something of its exponents.
+
+    Args:
+      form: what was fitted.
+      profiled: profile intervals of its parameters, (p, 2).
+
+    Raises:
+      UserError: if the interval of an exponent holds all that it may be.
+    """
+    for name, (low, high) in zip(form.parameters, profiled, strict=True):
+        if name in ("alpha", "beta") and low <= _EXPONENT[0] and high >= _EXPONENT[1]:
+            raise UserError(
+                f"form={form.name!r} is not determined by these points: {name} may be anything from "
+                f"{_EXPONENT[0]:g} to {_EXPONENT[1]:g} (its 95 % interval); expected more sizes, or a wider "
+                "range of them"
+            )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from suan_jax.scaling import judgement
-from suan_jax.scaling.checks import checked_points, solve
+from suan_jax.scaling.checks import check_determined, checked_points, solve
 from suan_jax.scaling.fitting import Points, Problem
 from suan_jax.scaling.forms import form_named
 from suan_jax.scaling.intervals import bootstrap, percentiles, profile
@@ -151,7 +151,7 @@ def fit(
 
     Raises:
       UserError: if a number is not right, if there are too few points, or if the fit is degenerate: E or an
-        exponent at its bound.
+        exponent at its bound, or an exponent that may be anything.
     """
     shape = form_named(form)
     points = checked_points(shape, x, y, y_se, groups, rising)
@@ -185,6 +185,7 @@ def fit(
 def _estimates(problem: Problem, theta: np.ndarray, samples: np.ndarray) -> dict[str, Estimate]:
     resampled = np.stack(percentiles(problem.values(samples)), -1)
     profiled = np.stack(profile(problem, theta), -1)
+    check_determined(problem.form, profiled)
     quoted = profiled if _few(problem) else resampled
     values = problem.values(theta[None])[0]
     return {

@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pytest
 
+from suan_jax.errors import UserError
 from suan_jax.scaling import fit
 from suan_jax.scaling.checks import checked_points, solve
 from suan_jax.scaling.forms import CONSTANT, LOG, POWER
@@ -131,3 +132,12 @@ def test_hold_out_leaves_as_many_sizes_as_parameters():
         points = checked_points(POWER, *planted.auc(sizes=sizes), None, None, None)
         held, count = hold_out(POWER, points)
         assert count == expected and held.sum() == 3 * expected
+
+
+def test_a_law_whose_exponent_may_be_anything_is_refused():
+    # log losses that fall faster than a logarithm of x
+    x = np.repeat([32256.0, 102144.0, 322560.0, 1018624.0, 3222528.0], 3)
+    y = np.array([549.6, 548.9, 548.5, 543.2, 544.5, 543.4, 536.0, 537.2, 536.3, 519.9, 519.2, 520.0])
+    y = np.append(y, [502.2, 504.0, 502.5]) / 1e3
+    with pytest.raises(UserError, match=r"'power' is not determined by these points: alpha may be anything"):
+        _fit(x, y, rising=False)
