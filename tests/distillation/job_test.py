@@ -126,6 +126,18 @@ def test_another_teacher_does_not_take_over(offline, teacher, folder):
     assert distill(config, unfinished, moved)["steps"] == 30
 
 
+def test_a_run_goes_on_with_another_spelling_of_its_teacher_s_path(offline, teacher, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    for spelt in ("teacher", "./teacher/", f"{folder}/offline/../teacher"):
+        unfinished = folder / "respelt"
+        shutil.copytree(offline[1], unfinished)
+        (unfinished / "summary.json").unlink()
+        assert distill(tiny(*_OVERRIDES, f"distillation.teacher_from={spelt}"), unfinished)["steps"] == 30
+        told = json.loads((unfinished / "config.json").read_text())["distillation"]["teacher_from"]
+        assert told == str(teacher[0])
+        shutil.rmtree(unfinished)
+
+
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
