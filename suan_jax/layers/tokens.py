@@ -87,8 +87,10 @@ def profile_tokens(schema: Schema, rows: Rows, batch: Batch) -> tuple[jax.Array,
     if not names:
         width = rows["candidate"][schema.item].shape[-1]
         return jnp.zeros((size, 0, width)), jnp.zeros((size, 0), bool)
-    known = [(batch.profile[name] != PAD).reshape(size, -1).any(-1) for name in names]
-    return jnp.stack([rows["profile"][name] for name in names], axis=1), jnp.stack(known, axis=1)
+    # One comparison for all features, as no id is below PAD: of one for each, in a batch of one row, XLA for
+    # GPUs (jax 0.11.2) makes a program that it then refuses.
+    ids_BxP = jnp.stack([batch.profile[name].reshape(size, -1).max(-1) for name in names], axis=1)
+    return jnp.stack([rows["profile"][name] for name in names], axis=1), ids_BxP != PAD
 
 
 class TokenEmbedding(nn.Module):

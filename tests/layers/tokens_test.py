@@ -78,3 +78,12 @@ def test_a_profile_token_is_masked_where_its_value_is_missing():
         np.testing.assert_array_equal(mask_BxP[:, index], (ids != PAD).any(1))
         np.testing.assert_array_equal(tokens_BxPxd[:, index], _rows(batch)["profile"][feature.name])
     assert mask_BxP.any() and not mask_BxP.all()
+
+
+def test_the_profile_mask_is_one_comparison():
+    # Several, in a batch of one row, become a program that XLA for GPUs refuses: see `profile_tokens`.
+    batch = random_batch(2, _SCHEMA)
+    rows = _rows(batch)
+    program = jax.make_jaxpr(lambda batch: profile_tokens(_SCHEMA, rows, batch))(batch)
+    compared = [equation for equation in program.eqns if equation.primitive.name in ("ne", "eq", "gt")]
+    assert len(_SCHEMA.profile) > 1 and len(compared) == 1
