@@ -12,9 +12,9 @@ import numpy as np
 
 from suan_jax.batch import Batch, blank_batch, without_ids
 from suan_jax.benchmark import hardware
-from suan_jax.benchmark.programs import made
+from suan_jax.benchmark.programs import made, reason
 from suan_jax.benchmark.random_inputs import full_batch
-from suan_jax.benchmark.timing import interleaved, interleaved_if_able
+from suan_jax.benchmark.timing import interleaved
 from suan_jax.config import Config, DataConfig, SyntheticConfig
 from suan_jax.data.log import open_log
 from suan_jax.models import Model, build
@@ -95,26 +95,40 @@ def measure(size: Size, repeats: int = 15) -> Iterator[dict[str, Any]]:
         row = {"name": name, "dilation": getattr(definition, "dilation", None)}
         row |= {**dataclasses.asdict(size), "dtype": dtype}
         failed = [why for (other, _), why in reasons.items() if other == name]
-        if not failed:
-            own = {run: program for (other, run), program in programs.items() if other == name}
-            calls, kept_bytes = _calls(built[name], size, own)
-            timings, refused = interleaved_if_able(calls, repeats)
-            failed = [*refused.values()]
         if failed:
             yield row | {"skipped": failed[0]}
             continue
-        cached, packed, alone = (timings[call] for call in ("cached", "packed", "alone"))
-        yield row | {
-            **cached.fields(),
-            "examples_per_second": size.candidates / cached.median(),
-            "encode_ms": 1e3 * timings["encode"].median(),
-            "packed_ms": 1e3 * packed.median(),
-            "one_by_one_ms": 1e3 * alone.median() * size.candidates,
-            "speedup_over_packed": packed.ratio(cached),
-            "speedup_over_one_by_one": size.candidates * alone.ratio(cached),
-            "kept_bytes": kept_bytes,
-        }
-    yield _host_row(data, size, repeats)
+        own = {run: program for (other, run), program in programs.items() if other == name}
+        yield _row_if_able(row, functools.partial(_timed, built[name], size, own, repeats))
+    row = {"name": "raw values to a batch, on the host"}
+    row |= {"max_len": size.max_len, "candidates": size.candidates}
+    yield _row_if_able(row, functools.partial(_timed_on_host, data, size, repeats))
+
+
+def _row_if_able(row: dict[str, Any], measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The row with what was measured, or with why nothing was."""
+    try:
+        return row | measured()
+    except Exception as error:  # most often, out of memory; the other rows need not fail with it
+        return row | {"skipped": reason(error)}
+
+
+def _timed(
+    model: Model, size: Size, programs: dict[str, jax.stages.Compiled], repeats: int
+) -> dict[str, Any]:
+    calls, kept_bytes = _calls(model, size, programs)
+    timings = interleaved(calls, repeats)
+    cached, packed, alone = (timings[call] for call in ("cached", "packed", "alone"))
+    return {
+        **cached.fields(),
+        "examples_per_second": size.candidates / cached.median(),
+        "encode_ms": 1e3 * timings["encode"].median(),
+        "packed_ms": 1e3 * packed.median(),
+        "one_by_one_ms": 1e3 * alone.median() * size.candidates,
+        "speedup_over_packed": packed.ratio(cached),
+        "speedup_over_one_by_one": size.candidates * alone.ratio(cached),
+        "kept_bytes": kept_bytes,
+    }
 
 
 def _requests(model: Model, size: Size) -> tuple[Batch, Batch]:
@@ -176,7 +190,7 @@ def _one_request(batch: Batch) -> Batch:
     )
 
 
-def _host_row(data: DataConfig, size: Size, repeats: int) -> dict[str, Any]:
+def _timed_on_host(data: DataConfig, size: Size, repeats: int) -> dict[str, Any]:
     log = open_log(data)
     requests = RequestEncoder(log.schema, *log_encoders(log), data.max_len)
     body = example_request(requests, size.candidates)
@@ -187,6 +201,4 @@ def _host_row(data: DataConfig, size: Size, repeats: int) -> dict[str, Any]:
         del number
         return requests.batch(requests.user(user), candidates, size.candidates).dense
 
-    timing = interleaved({"host": call}, repeats)["host"]
-    fields = {"max_len": size.max_len, "candidates": size.candidates}
-    return {"name": "raw values to a batch, on the host", **fields, **timing.fields()}
+    return interleaved({"host": call}, repeats)["host"].fields()

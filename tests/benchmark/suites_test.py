@@ -51,6 +51,19 @@ def test_serving_rows_hold_what_they_promise(monkeypatch):
     assert positive(host, *TIMES)
 
 
+def test_a_serving_row_that_cannot_be_measured_has_the_reason(monkeypatch):
+    def unable(*_):
+        raise ImportError("no such library\nin this place")
+
+    monkeypatch.setattr(serving, "_DILATIONS", ())
+    monkeypatch.setattr(serving, "_calls", unable)
+    monkeypatch.setattr(serving, "log_encoders", unable)
+    size = serving.Size(max_len=20, candidates=3, width=8, layers=1, head=(4,), items=1024)
+    rows = list(serving.measure(size, repeats=1))
+    assert [row["name"] for row in rows] == ["suan", "raw values to a batch, on the host"]
+    assert {row["skipped"] for row in rows} == {"ImportError: no such library"}
+
+
 @pytest.mark.smoke
 def test_tables_rows_hold_what_they_promise():
     size = tables.Size(rows=(1024, 4096), width=4, ids=256)
