@@ -34,7 +34,7 @@ _DILATIONS = (1, 2, 4, 8)
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Sizes of a request and of the model.
+    """Sizes of a request and of the model; the defaults are those that the suite measures.
 
     Attributes:
       max_len: L, all of it events.
@@ -46,22 +46,18 @@ class Size:
       items: items of the catalogue.
     """
 
-    max_len: int
-    candidates: int
-    width: int = 40
-    layers: int = 2
-    heads: int = 2
+    max_len: int = 1000
+    candidates: int = 1024
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
     head: tuple[int, ...] = (1024, 512, 256)
     items: int = 1_000_000
 
 
-SMALL = Size(200, 128)
-LARGE = Size(1000, 1024, width=128, layers=4, heads=4)
-
-
 def rows() -> Iterator[dict[str, Any]]:
-    """The rows of the size that this machine is for."""
-    yield from measure(LARGE if hardware.accelerated() else SMALL)
+    """The rows of the suite."""
+    yield from measure(Size())
 
 
 def measure(size: Size, repeats: int = 15) -> Iterator[dict[str, Any]]:
