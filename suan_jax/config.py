@@ -110,6 +110,9 @@ class OptimizerConfig:
       embedding_learning_rate: learning rate of the tables, on the same schedule.
       embedding_initial_accumulator: Adagrad's accumulator of an untouched row.
       embedding_init: standard deviation of a table's initial rows.
+      embedding_dtype: dtype of the tables, "float32" or "bfloat16", which takes half the memory; what is
+        written to the latter is rounded up or down at random, so that small updates add up; accumulators
+        stay float32.
     """
 
     learning_rate: float = 2e-3
@@ -122,6 +125,7 @@ class OptimizerConfig:
     embedding_learning_rate: float = 0.2
     embedding_initial_accumulator: float = 0.1
     embedding_init: float = 0.3
+    embedding_dtype: str = "float32"
 
 
 @dataclasses.dataclass

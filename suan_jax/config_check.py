@@ -33,6 +33,7 @@ _CHOICES = {
     "data.fraction_by": ("user", "time"),
     "data.packing": PACKINGS,
     "model.dtype": ("float32", "bfloat16"),
+    "optimizer.embedding_dtype": ("float32", "bfloat16"),
     "optimizer.schedule": ("constant", "cosine", "linear"),
     "train.eval_split": SPLITS,
     "train.final_split": SPLITS,

@@ -23,7 +23,8 @@ COLUMNS = (
 _DRAWS = 32  # sets of ids taken in turns
 _MILLION = 1 << 20
 _FLOAT = 4  # bytes
-_METHODS = ("touched rows", "dense adam")
+_TOUCHED = {"touched rows": jnp.dtype(jnp.float32), "touched rows, bfloat16": jnp.dtype(jnp.bfloat16)}
+_ADAM = "dense adam"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +59,13 @@ def rows() -> Iterator[dict[str, Any]]:
     for size in LARGE:
         for count in set(size.rows) - set(SMALL.rows if size.width == SMALL.width else ()):
             yield {
-                **_sizes(_METHODS[0], count, size),
+                **_sizes(next(iter(_TOUCHED)), count, size),
                 "skipped": "its size is for a GPU, and this machine has none",
             }
 
 
 def measure(size: Size, repeats: int = 9, memory: float | None = None) -> Iterator[dict[str, Any]]:
-    """Times every table in turns, by both methods.
+    """Times every table in turns, by every method.
 
     Args:
       size: what to measure.
@@ -78,24 +79,26 @@ def measure(size: Size, repeats: int = 9, memory: float | None = None) -> Iterat
     """
     left = hardware.usable_memory() if memory is None else memory
     calls: dict[tuple[str, int], Callable[[int], Any]] = {}
-    for method, make, copies in zip(_METHODS, (_touched_rows, _dense_adam), (1, 5), strict=True):
+    for method in (*_TOUCHED, _ADAM):
         for count in size.rows:
-            # Adam holds two moments and a gradient beside the table and what it will be.
-            needed = _FLOAT * copies * count * (size.width + 1)
+            needed = count * _row_bytes(method, size)
             if needed > left:
                 reason = f"it takes {needed / 2**30:.1f} GiB, and {left / 2**30:.1f} GiB of memory are left"
                 yield {**_sizes(method, count, size), "skipped": reason}
                 continue
             left -= needed
-            calls[method, count] = make(count, size)
+            if method == _ADAM:
+                calls[method, count] = _dense_adam(count, size)
+            else:
+                calls[method, count] = _touched_rows(count, size, _TOUCHED[method])
     draws = {count: np.mean([len(np.unique(ids)) for ids in _draws(count, size)]) for count in size.rows}
     timings = interleaved(calls, repeats)
     for (method, count), timing in timings.items():
         smallest = next(timing for (other, _), timing in timings.items() if other == method)
         row = {**_sizes(method, count, size), "distinct_ids": float(draws[count]), **timing.fields()}
         row["ratio_to_smallest"] = timing.ratio(smallest)
-        if method == _METHODS[0]:
-            row |= _traffic(size, row["distinct_ids"], timing)
+        if method in _TOUCHED:
+            row |= _traffic(size, row["distinct_ids"], timing, _TOUCHED[method])
         yield row
 
 
@@ -103,14 +106,21 @@ def _sizes(method: str, count: int, size: Size) -> dict[str, Any]:
     return {"name": method, "rows": count, "width": size.width, "ids": size.ids}
 
 
-def _traffic(size: Size, distinct_ids: float, timing: Timing) -> dict[str, Any]:
+def _row_bytes(method: str, size: Size) -> int:
+    """Memory for each row of a table."""
+    if method == _ADAM:  # two moments and a gradient beside the table and what it will be
+        return 5 * _FLOAT * size.width
+    return _TOUCHED[method].itemsize * size.width + _FLOAT
+
+
+def _traffic(size: Size, distinct_ids: float, timing: Timing, dtype: jnp.dtype) -> dict[str, Any]:
     """Bytes that the update cannot do without, per second.
 
-    Every id is read, its row written for the model and its gradient read; every distinct row and its
-    accumulator are read and written.
+    Every id is read, its row written for the model in float32 and its gradient read; every distinct row, of
+    `dtype`, and its accumulator are read and written.
     """
-    row = _FLOAT * size.width
-    bytes_moved = size.ids * (_FLOAT + 2 * row) + distinct_ids * 2 * (row + _FLOAT)
+    bytes_moved = size.ids * _FLOAT * (1 + 2 * size.width)
+    bytes_moved += distinct_ids * 2 * (dtype.itemsize * size.width + _FLOAT)
     rate, peak = bytes_moved / timing.median(), hardware.peak()
     share = hardware.share(rate, peak.bandwidth if peak else None)
     return {
@@ -125,9 +135,9 @@ def _draws(count: int, size: Size) -> list[np.ndarray]:
     return [zipf_ids(random, count, (size.ids,)) for _ in range(_DRAWS)]
 
 
-def _table(count: int, size: Size) -> jax.Array:
+def _table(count: int, size: Size, dtype: jnp.dtype) -> jax.Array:
     # Written at once, so that no page of it is touched for the first time while the clock runs.
-    make = jax.jit(lambda key: 0.01 * jax.random.normal(key, (count, size.width)))
+    make = jax.jit(lambda key: (0.01 * jax.random.normal(key, (count, size.width))).astype(dtype))
     return jax.block_until_ready(make(jax.random.key(count)))
 
 
@@ -136,16 +146,16 @@ def _weights(size: Size) -> jax.Array:
     return jax.random.normal(jax.random.key(0), (size.ids, size.width))
 
 
-def _touched_rows(count: int, size: Size) -> Callable[[int], Any]:
+def _touched_rows(count: int, size: Size, dtype: jnp.dtype) -> Callable[[int], Any]:
     """One update of the rows that a step touches."""
 
     def update(table, accumulator, ids, weights):
         found = distinct(ids, count)
         rows = read_rows(table, found.ids)
         gradient = jax.grad(lambda rows: jnp.sum(weights * jnp.square(rows[found.position])))(rows)
-        return adagrad_rows(table, accumulator, found.ids, gradient, 0.05)
+        return adagrad_rows(table, accumulator, found.ids, gradient, 0.05, jax.random.key(0))
 
-    return _repeat(update, (_table(count, size), jnp.full(count, 0.01)), count, size)
+    return _repeat(update, (_table(count, size, dtype), jnp.full(count, 0.01)), count, size)
 
 
 def _dense_adam(count: int, size: Size) -> Callable[[int], Any]:
@@ -157,7 +167,7 @@ def _dense_adam(count: int, size: Size) -> Callable[[int], Any]:
         changes, moments = optimizer.update(gradient, moments)
         return optax.apply_updates(table, changes), moments
 
-    table = _table(count, size)
+    table = _table(count, size, jnp.dtype(jnp.float32))
     return _repeat(update, (table, optimizer.init(table)), count, size)
 
 

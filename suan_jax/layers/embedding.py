@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,8 +67,10 @@ def feature_lookups(schema: Schema, width: int) -> tuple[Lookup, ...]:
     )
 
 
-def init_tables(key: jax.Array, lookups: Sequence[Lookup], scale: float) -> dict[str, jax.Array]:
-    """Tables of N(0, scale²) rows; the pad row and the out-of-vocabulary row start at zero.
+def init_tables(
+    key: jax.Array, lookups: Sequence[Lookup], scale: float, dtype: jnp.dtype = jnp.float32
+) -> dict[str, jax.Array]:
+    """Tables of N(0, scale²) rows of `dtype`; the pad row and the out-of-vocabulary row start at zero.
 
     A lookup's own scale comes before `scale`. A table has its number of ids, rounded up to `ROW_MULTIPLE`, as
     rows.
@@ -79,7 +82,7 @@ def init_tables(key: jax.Array, lookups: Sequence[Lookup], scale: float) -> dict
     tables = {}
     for index, (name, shape) in enumerate(sorted(sizes.items())):
         rows = scales[name] * jax.random.normal(jax.random.fold_in(key, index), shape, jnp.float32)
-        tables[name] = rows.at[: OOV + 1].set(0.0)
+        tables[name] = rows.at[: OOV + 1].set(0.0).astype(dtype)
     return tables
 
 
@@ -122,4 +125,17 @@ def batch_rows(lookups: Sequence[Lookup], batch: Batch, flat: Mapping[str, jax.A
 def gather(lookups: Sequence[Lookup], tables: Mapping[str, jax.Array], batch: Batch) -> Rows:
     """Reads a batch's rows straight from the tables."""
     ids = batch_ids(lookups, batch)
-    return batch_rows(lookups, batch, {name: jnp.take(tables[name], ids[name], axis=0) for name in ids})
+    return batch_rows(lookups, batch, {name: take_rows(tables[name], ids[name]) for name in ids})
+
+
+def take_rows(table: jax.Array, ids: jax.Array, **how: Any) -> jax.Array:
+    """Rows (n, width) float32 of a table (rows, width), float32 or bfloat16, at ids (n,).
+
+    `how` is as of `table.at[ids].get`; ids out of range read as NaN unless it says otherwise.
+    """
+    how = {"mode": "fill", **how}
+    if table.dtype == jnp.float32:
+        return table.at[ids].get(**how)
+    # As integers: of bfloat16 XLA for CPUs would make the whole table float32 first.
+    bits = jax.lax.bitcast_convert_type(table, jnp.uint16).at[ids].get(**how)
+    return jax.lax.bitcast_convert_type(bits, table.dtype).astype(jnp.float32)

@@ -170,6 +170,7 @@ class Model:
       module: the Flax module that works on gathered rows.
       lookups: what it reads from which table.
       embedding_init: standard deviation of the tables' initial rows.
+      embedding_dtype: their dtype.
     """
 
     config: ModelDefinition
@@ -177,11 +178,14 @@ class Model:
     module: nn.Module
     lookups: tuple[embedding.Lookup, ...]
     embedding_init: float
+    embedding_dtype: str
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         """Fresh variables {params, tables, batch_stats, constants}; only shapes of `batch` matter."""
         table_key, module_key = jax.random.split(key)
-        tables = embedding.init_tables(table_key, self.lookups, self.embedding_init)
+        tables = embedding.init_tables(
+            table_key, self.lookups, self.embedding_init, jnp.dtype(self.embedding_dtype)
+        )
         rows = embedding.gather(self.lookups, tables, batch)
         variables = nn.meta.unbox(self.module.init(module_key, rows, batch, train=False))
         return {"params": {}, "batch_stats": {}, "constants": {}, **variables, "tables": tables}
@@ -252,4 +256,5 @@ def build(config: Config, schema: Schema) -> Model:
         module=definition.module(schema, config.data.max_len),
         lookups=definition.lookups(schema),
         embedding_init=config.optimizer.embedding_init,
+        embedding_dtype=config.optimizer.embedding_dtype,
     )

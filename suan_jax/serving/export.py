@@ -46,8 +46,12 @@ def export_run(workdir: Path, out: Path) -> dict[str, Any]:
     if out.exists():
         raise UserError(f"--out={out} exists already, expected the name of a new directory")
     scorer = Scorer(workdir)
-    weights = named_leaves(scorer.variables)
-    program = export_program(scorer.model, scorer.variables, scorer.requests.max_len, scorer.negative_rate)
+    # NumPy's files know no bfloat16, which tables may be.
+    variables = jax.tree.map(
+        lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x, scorer.variables
+    )
+    weights = named_leaves(variables)
+    program = export_program(scorer.model, variables, scorer.requests.max_len, scorer.negative_rate)
     with working_folder(out, "export") as folder:
         try:
             (folder / artifact.VOCABULARY).mkdir()

@@ -26,7 +26,7 @@ class TrainState:
       batch_stats: running statistics.
       constants: what the model drew at initialisation and never trains.
       opt_state: the dense optimizer's state.
-      tables: table name to (rows, width) float32.
+      tables: table name to (rows, width), float32 or bfloat16.
       accumulators: table name to (rows,) float32, row-wise Adagrad's.
       key: the run's random key.
     """

@@ -160,6 +160,7 @@ def update_tables(
     """The next tables and accumulators, from the gradients of the batch's mean loss in the rows it read."""
     # Of the summed loss: how far a row moves must not depend on how many other examples share its batch.
     examples = _examples(batch)
+    key = jax.random.fold_in(state.key, state.step)
     updated = {
         name: adagrad_rows(
             state.tables[name],
@@ -167,8 +168,9 @@ def update_tables(
             found[name].ids,
             examples * gradient[name],
             learning_rate,
+            jax.random.fold_in(key, index),
         )
-        for name in found
+        for index, name in enumerate(sorted(found))
     }
     tables = {name: table for name, (table, _) in updated.items()}
     return tables, {name: accumulator for name, (_, accumulator) in updated.items()}

@@ -7,8 +7,13 @@ writes them back in place:
     accumulator[id] += mean(g²)
     row[id]         -= learning_rate * g / sqrt(accumulator[id])
 
-Adagrad: Duchi et al., JMLR 2011; one accumulator per row: Naumov et al., arXiv 1906.00091. A row whose
-gradient is zero stays as it is, so a row's accumulator tells whether it was ever trained.
+A table may be bfloat16. What is written to it is then rounded up or down at random, each in proportion to
+how near it is, as most updates are smaller than half a step of bfloat16 and would be lost to rounding to the
+nearest.
+
+Adagrad: Duchi et al., JMLR 2011; one accumulator per row: Naumov et al., arXiv 1906.00091; rounding at
+random: Gupta et al., arXiv 1502.02551. A row whose gradient is zero stays as it is, so a row's accumulator
+tells whether it was ever trained.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from suan_jax.layers.embedding import take_rows
 from suan_jax.schema import OOV
 
 
@@ -66,8 +72,8 @@ def _sorted(ids: jax.Array, num_rows: int) -> Distinct:
 
 
 def read_rows(table: jax.Array, ids: jax.Array) -> jax.Array:
-    """Rows (u, width) of `table` (rows, width) at distinct `ids` (u,); zero where an id is out of range."""
-    return table.at[ids].get(mode="fill", fill_value=0.0, unique_indices=True)
+    """Rows (u, width) float32 of `table` (rows, width) at distinct `ids` (u,); zero out of range."""
+    return take_rows(table, ids, fill_value=0, unique_indices=True)
 
 
 def adagrad_rows(
@@ -76,15 +82,17 @@ def adagrad_rows(
     ids: jax.Array,
     gradient: jax.Array,
     learning_rate: jax.Array | float,
+    key: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """One row-wise Adagrad update.
 
     Args:
-      table: (rows, width) float32.
+      table: (rows, width) float32 or bfloat16.
       accumulator: (rows,) float32, positive.
       ids: (u,) int32 distinct ids; those out of range are skipped.
       gradient: (u, width), the loss's gradient with respect to the rows at `ids`.
       learning_rate: scalar.
+      key: random key for the rounding to bfloat16.
 
     Returns:
       The new table and accumulator; in place when the arguments are donated.
@@ -92,11 +100,25 @@ def adagrad_rows(
     squares = jnp.mean(jnp.square(gradient), axis=-1)
     total = accumulator.at[ids].get(mode="fill", fill_value=1.0, unique_indices=True) + squares
     step = learning_rate * gradient * jax.lax.rsqrt(total)[:, None]
-    table = table.at[ids].add(-step, mode="drop", unique_indices=True)
+    if table.dtype == jnp.float32:
+        table = table.at[ids].add(-step, mode="drop", unique_indices=True)
+    else:
+        rows = _rounded_at_random(read_rows(table, ids) - step, key)
+        # As integers, see `take_rows`.
+        bits = jax.lax.bitcast_convert_type(table, jnp.uint16)
+        bits = bits.at[ids].set(rows, mode="drop", unique_indices=True)
+        table = jax.lax.bitcast_convert_type(bits, table.dtype)
     # Set, not added to: as it follows from what was read, XLA sees that it may write in place. An addition
     # made it copy the whole accumulator first.
     accumulator = accumulator.at[ids].set(total, mode="drop", unique_indices=True)
     return table, accumulator
+
+
+def _rounded_at_random(x: jax.Array, key: jax.Array) -> jax.Array:
+    """The bits, uint16, of `x`, float32, as bfloat16: of the two neighbours one, the nearer the likelier."""
+    bits = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
+    moved = jax.lax.bitcast_convert_type(x, jnp.uint32) + bits
+    return (moved >> 16).astype(jnp.uint16)
 
 
 def inference_table(table: jax.Array, accumulator: jax.Array, initial: float) -> jax.Array:

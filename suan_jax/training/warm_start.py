@@ -43,7 +43,9 @@ def warm_start(state: TrainState, setup: Setup, source: Path) -> TrainState:
         except UserError as error:
             raise UserError(f"config.init_from: {error}") from error
         gathered = old.accumulators[name][there] - np.float32(initial[1])
-        tables[name] = state.tables[name].at[here].set(old.tables[name][there])
+        tables[name] = (
+            state.tables[name].at[here].set(old.tables[name][there].astype(state.tables[name].dtype))
+        )
         accumulators[name] = state.accumulators[name].at[here].set(np.float32(initial[0]) + gathered)
     moved = state.replace(
         params=old.params,

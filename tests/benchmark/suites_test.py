@@ -69,22 +69,28 @@ def test_tables_rows_hold_what_they_promise():
     size = tables.Size(rows=(1024, 4096), width=4, ids=256)
     rows = list(tables.measure(size, repeats=2))
     assert [(row["name"], row["rows"]) for row in rows] == [
-        (name, count) for name in ("touched rows", "dense adam") for count in (1024, 4096)
+        (name, count)
+        for name in ("touched rows", "touched rows, bfloat16", "dense adam")
+        for count in (1024, 4096)
     ]
     for row in rows:
         assert positive(row, *TIMES, "ratio_to_smallest")
         assert 1 < row["distinct_ids"] < row["ids"] == 256
     assert rows[0]["ratio_to_smallest"] == rows[2]["ratio_to_smallest"] == 1.0
-    assert positive(rows[0], "bytes_per_second") and rows[0]["bandwidth_share"] is None
+    assert (
+        positive(rows[0], "bytes_per_second")
+        and positive(rows[2], "bytes_per_second")
+        and rows[0]["bandwidth_share"] is None
+    )
 
 
 def test_a_table_that_does_not_fit_is_a_row_with_the_reason():
     size = tables.Size(rows=(1024, 4096), width=4, ids=256)
-    # Room for both tables as they are, and for Adam's copies of the smaller one.
-    rows = list(tables.measure(size, repeats=1, memory=4 * 5 * (1024 + 4096) + 4 * 5 * 5 * 1024))
+    # Room for both tables in both dtypes with accumulators, and for Adam's copies of the smaller one.
+    rows = list(tables.measure(size, repeats=1, memory=(20 + 12) * (1024 + 4096) + 80 * 1024))
     skipped = [row for row in rows if "skipped" in row]
     assert [(row["name"], row["rows"]) for row in skipped] == [("dense adam", 4096)]
-    assert "GiB" in skipped[0]["skipped"] and len(rows) == 4
+    assert "GiB" in skipped[0]["skipped"] and len(rows) == 6
 
 
 def test_input_rows_hold_what_they_promise():
