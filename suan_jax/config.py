@@ -111,8 +111,8 @@ class OptimizerConfig:
       embedding_initial_accumulator: Adagrad's accumulator of an untouched row.
       embedding_init: standard deviation of a table's initial rows.
       embedding_dtype: dtype of the tables, "float32" or "bfloat16", which takes half the memory; what is
-        written to the latter is rounded up or down at random, so that small updates add up; accumulators
-        stay float32.
+        written to the latter is rounded up or down at random, so that small updates add up, and a run on
+        other devices may differ; accumulators stay float32.
     """
 
     learning_rate: float = 2e-3

@@ -2,12 +2,14 @@ import shutil
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from suan_jax.errors import UserError
 from suan_jax.training.checkpoint import Checkpoints, abstract_with_sharding
+from suan_jax.training.setup import set_up
 from suan_jax.training.state import TrainState
-from tests.training.runs import assert_same_bits
+from tests.training.runs import assert_same_bits, take_steps, tiny
 
 _ROWS = 200_000  # of a table large enough that a copy of it takes time
 
@@ -56,6 +58,26 @@ def test_the_newest_comes_back_as_it_was(tmp_path):
     assert_same_bits(state, _state(3))
     assert beside == {"iterator": {"next_index": 3}, "clock": {"examples": 24}, "config": {"seed": 1}}
     assert_same_bits(_restored(tmp_path / "c", first=1)[0], _state(1))
+
+
+def test_a_run_with_tables_in_bfloat16_goes_on_to_the_same_bits(tmp_path):
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        setup = set_up(tiny(f"optimizer.embedding_dtype={dtype}"))
+        step = setup.compile_step()
+        state, first = take_steps(setup, step, setup.fresh_state(), 0, 4)
+        checkpoints = Checkpoints(tmp_path / dtype)
+        checkpoints.save(state, {}, {}, {})
+        checkpoints.close()
+        alone, second = take_steps(setup, step, state, 4, 8)
+        checkpoints = Checkpoints(tmp_path / dtype, read_only=True)
+        again, _ = checkpoints.restore(setup.abstract)
+        checkpoints.close()
+        assert all(table.dtype == dtype for table in again.tables.values())
+        assert_same_bits(take_steps(setup, step, again, 4, 8)[0], alone)
+        losses[dtype] = first + second
+    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=1e-2)
+    assert losses["bfloat16"] != losses["float32"]
 
 
 def test_steps_that_follow_at_once_change_nothing_of_what_is_saved(tmp_path):
