@@ -133,7 +133,7 @@ def take_rows(table: jax.Array, ids: jax.Array, **how: Any) -> jax.Array:
 
     `how` is as of `table.at[ids].get`; ids out of range read as NaN unless it says otherwise.
     """
-    how = {"mode": "fill", **how}
+    table, how = jnp.asarray(table), {"mode": "fill", **how}
     if table.dtype == jnp.float32:
         return table.at[ids].get(**how)
     # As integers: of bfloat16 XLA for CPUs would make the whole table float32 first.
