@@ -8,8 +8,8 @@ directory. Forms: power is E - A/x^alpha of an AUC, E + A/x^alpha of a loss; log
 adds B/D^beta and takes --x=N,D; loops has the size N_once + loops^phi N_recurrent and takes
 --x=ONCE,RECURRENT,LOOPS. A column may also be an expression of columns in SQL, and --where is a condition in
 SQL. Writes fit.json, fit.png and fit.svg. With --by there is one law for each value of a column, such as each
-model: series.json, series.png and series.svg. With chinchilla, and training FLOPs in the runs, the figure and
-fit.json show how a budget is best divided.
+model, and points where there is none: series.json, series.png and series.svg. With chinchilla, and training
+FLOPs in the runs, the figure and fit.json show how a budget is best divided.
 """
 
 from collections.abc import Sequence

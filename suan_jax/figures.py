@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from suan_jax.files import write_bytes
 from suan_jax.notice import notice
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 # Okabe and Ito (2008), "Color Universal Design", black last; markers tell the same apart without colour.
@@ -67,3 +68,13 @@ def figure(path: Path, width: float = 6.0, height: float = 3.8) -> Iterator[Figu
             metadata = {"Date": None} if suffix == "svg" else None
             made.savefig(content, format=suffix, dpi=200, metadata=metadata)
             write_bytes(path.with_suffix(f".{suffix}"), content.getvalue())
+
+
+def legend_below(drawn: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """One legend for all panels, below them, in as many columns as the figure is wide enough for."""
+    for columns in range(len(labels), 0, -1):
+        legend = drawn.legend(handles, labels, loc="outside lower center", ncols=columns)
+        drawn.draw_without_rendering()
+        if columns == 1 or legend.get_window_extent().width <= drawn.bbox.width:
+            return
+        legend.remove()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from suan_jax.figures import figure, look
+from suan_jax.figures import figure, legend_below, look
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -35,7 +35,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         cost.set_xscale("log")
         cost.set_xlabel("B · L · (k + (L - k) / r); k = L where attention is full")
         length.set_yscale("log")
-        drawn.legend(*length.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        legend_below(drawn, *length.get_legend_handles_labels())
 
 
 def scored(row: Mapping[str, Any]) -> float:

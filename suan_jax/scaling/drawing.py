@@ -74,25 +74,15 @@ def dots(axes: Axes, report: Report, at: np.ndarray, chosen: np.ndarray, style: 
         if not mask.any():
             continue
         errors = None if points.y_se is None else points.y_se[mask]
-        axes.errorbar(
-            at[mask],
-            points.y[mask],
-            yerr=errors,
-            fmt="none",
-            ecolor=style["color"],
-            elinewidth=0.8,
-            capsize=2,
-        )
-        axes.plot(
-            at[mask],
-            points.y[mask],
-            linestyle="",
-            fillstyle=fill,
-            markersize=5,
-            label=name,
-            zorder=3,
-            **style,
-        )
+        marks(axes, at[mask], points.y[mask], errors, style, name, fill)
+
+
+def marks(
+    axes: Axes, at: np.ndarray, y: np.ndarray, errors: np.ndarray | None, style: dict, label: str, fill: str
+) -> None:
+    """Points (n,) with their errors, "full" or, as `fill` says, open: "none"."""
+    axes.errorbar(at, y, yerr=errors, fmt="none", ecolor=style["color"], elinewidth=0.8, capsize=2)
+    axes.plot(at, y, linestyle="", fillstyle=fill, markersize=5, label=label, zorder=3, **style)
 
 
 def tex_equation(law: Law) -> str:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from suan_jax.figures import legend_below
 from suan_jax.scaling.drawing import HELD, LINE, curve, keep_to_points, log_x, spread, tex_equation, words
 from suan_jax.scaling.report import Report
 
@@ -44,7 +45,7 @@ def draw(drawn: Figure, report: Report) -> None:
         label += f" ({share.ends[0]:.2f} to {share.ends[1]:.2f})"
         panel.plot(best.compute, best.y, color="#000000", linewidth=2, label=label, zorder=4)
         _finish(drawn, panel, report, report.compute, "train_flops", report.x[0], norm)
-    drawn.legend(*(more or [axes])[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    legend_below(drawn, *(more or [axes])[0].get_legend_handles_labels())
 
 
 def _cost(report: Report) -> tuple[np.ndarray, np.ndarray]:

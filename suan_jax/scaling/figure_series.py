@@ -1,4 +1,7 @@
-"""The figure of several laws: each with its points and its band, and how far each is from its ceiling."""
+"""The figure of several laws: each with its points and its band, and how far each is from its ceiling.
+
+Kinds of runs without a law are there as points.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from suan_jax.figures import figure, look
+from suan_jax.figures import figure, legend_below, look
 from suan_jax.scaling.drawing import (
     curve,
     dots,
@@ -15,6 +18,7 @@ from suan_jax.scaling.drawing import (
     keep_to_points,
     legend_entries,
     log_x,
+    marks,
     spread,
     words,
 )
@@ -38,15 +42,17 @@ def draw(series: Series, out: Path) -> None:
                 share = np.abs(1 - law.predict(grid) / law.parameters["E"].value)
                 panel.plot(grid, share, color=style["color"], zorder=2)
                 gap(panel, report, at, every, style, words(label))
+        for index, (label, points) in enumerate(series.loose.items(), len(reports)):
+            name = f"{words(label)}, no law"
+            marks(axes, points.x[:, 0], points.y, points.y_se, look(index), name, "full")
+        drawn_points = [report.law.points for report in reports.values()] + list(series.loose.values())
         for panel in (axes, *more):
-            log_x(panel, np.concatenate([report.law.points.x[:, 0] for report in reports.values()]))
+            log_x(panel, np.concatenate([points.x[:, 0] for points in drawn_points]))
             panel.set_xlabel(words(first.x[0]))
         axes.set_ylabel(words(first.y))
-        low = min(report.law.points.y.min() for report in reports.values())
-        high = max(report.law.points.y.max() for report in reports.values())
+        low, high = (each([each(points.y) for points in drawn_points]) for each in (np.min, np.max))
         keep_to_points(axes, low, high)
         for panel in more:
             panel.set_yscale("log")
             panel.set_ylabel(gap_words(first))
-        handles, labels = legend_entries(axes)
-        drawn.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
+        legend_below(drawn, *legend_entries(axes))

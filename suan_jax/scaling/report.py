@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from suan_jax.errors import UserError
 from suan_jax.figures import can_draw
@@ -17,7 +16,7 @@ from suan_jax.progress import progress
 from suan_jax.scaling.forms import form_named
 from suan_jax.scaling.frontier import Frontier, frontier
 from suan_jax.scaling.laws import RESAMPLES, Law, fit
-from suan_jax.scaling.runs import read_table, table_points
+from suan_jax.scaling.runs import RunPoints, read_points
 from suan_jax.table import print_table
 
 
@@ -62,15 +61,17 @@ def fit_runs(runs: Path, x: str, y: str, form: str, where: str = "", compute: st
     Raises:
       UserError: if the runs are not right, or the fit is degenerate.
     """
-    return fit_table(read_table(runs), runs, x, y, form, where, compute)
+    names = columns_of(x)
+    return fit_points(read_points(runs, form_named(form), names, y, where, compute), names, y, form, where)
 
 
-def fit_table(
-    table: pl.DataFrame, path: Path, x: str, y: str, form: str, where: str = "", compute: str = ""
-) -> Report:
-    """As `fit_runs`, of a table that `suan_jax.scaling.runs.read_table` read from `path`."""
-    names = [name.strip() for name in x.split(",")]
-    points = table_points(table, path, form_named(form), names, y, where, compute)
+def columns_of(x: str) -> list[str]:
+    """The columns of x of `fit_runs`."""
+    return [name.strip() for name in x.split(",")]
+
+
+def fit_points(points: RunPoints, names: list[str], y: str, form: str, where: str = "") -> Report:
+    """As `fit_runs`, of points that were read; `names` are those of the columns of x."""
     with progress(RESAMPLES, "bootstrap") as bar:
         law = fit(points.x, points.y, form, points.y_se, points.group, rising=rises(y), advance=bar.advance)
     best, why = _frontier(law, points.compute)

@@ -9,8 +9,9 @@ from suan_jax.errors import UserError, nearest
 from suan_jax.figures import can_draw
 from suan_jax.files import write_json
 from suan_jax.notice import notice
-from suan_jax.scaling.report import Report, as_json, fit_table, made
-from suan_jax.scaling.runs import read_table
+from suan_jax.scaling.forms import form_named
+from suan_jax.scaling.report import Report, as_json, columns_of, fit_points, made
+from suan_jax.scaling.runs import RunPoints, read_table, table_points
 from suan_jax.table import print_table
 
 
@@ -22,11 +23,13 @@ class Series:
       by: columns that tell the kinds apart.
       reports: kind to its law.
       refused: kind to the sentence that says why there is none.
+      loose: kind without a law to its points, as far as they could be read.
     """
 
     by: str
     reports: dict[str, Report]
     refused: dict[str, str]
+    loose: dict[str, RunPoints]
 
 
 def fit_series(runs: Path, x: str, y: str, form: str, by: str, where: str = "", compute: str = "") -> Series:
@@ -45,17 +48,21 @@ def fit_series(runs: Path, x: str, y: str, form: str, by: str, where: str = "", 
         if name not in table.columns:
             raise UserError(f"{runs} has no column {name!r}, the nearest is {nearest(name, table.columns)!r}")
     several = len(names) > 1
-    reports, refused = {}, {}
+    reports, refused, loose = {}, {}, {}
     for values, part in table.group_by(names, maintain_order=True):
         known = [(name, value) for name, value in zip(names, values, strict=True) if value is not None]
         label = ", ".join(f"{name} {value}" if several else str(value) for name, value in known)
+        points = None
         try:
-            reports[label] = fit_table(part, runs, x, y, form, where, compute)
+            points = table_points(part, runs, form_named(form), columns_of(x), y, where, compute)
+            reports[label] = fit_points(points, columns_of(x), y, form, where)
         except UserError as error:
             refused[label] = str(error)
+            if points is not None and len(points.y):
+                loose[label] = points
     if not reports:
         raise UserError(f"no kind of run by {by} has a law: {'; '.join(refused.values())}")
-    return Series(by, reports, refused)
+    return Series(by, reports, refused, loose)
 
 
 def print_series(series: Series) -> None:

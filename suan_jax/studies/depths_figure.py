@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from suan_jax.figures import figure, look
+from suan_jax.figures import figure, legend_below, look
 from suan_jax.studies.depths import DepthStudy
 
 _RULES = {"change": "stop on small change", "gate": "learned gate"}
@@ -19,7 +19,7 @@ def draw(study: DepthStudy, workdir: Path) -> None:
         depth.set_xlabel("mean loops per example")
         _draw_rules(flops, study, "flops", "random_flops", 1e-6)
         flops.set_xlabel("forward MFLOPs per example")
-        drawn.legend(*flops.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        legend_below(drawn, *flops.get_legend_handles_labels())
 
 
 def _draw_oracle(axes, study: DepthStudy) -> None:

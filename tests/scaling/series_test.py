@@ -40,10 +40,11 @@ def test_each_kind_has_the_law_of_its_own_runs(runs, tmp_path, capsys):
     content = json.loads((tmp_path / "out" / "series.json").read_text())
     assert set(content["laws"]) == set(series.reports) and set(content["refused"]) == {"model din"}
     assert (tmp_path / "out" / "series.png").exists()
-    labels = {label.replace("_", " ") for label in series.reports}
+    labels = {label.replace("_", " ") for label in series.reports} | {"model din, no law"}
     assert words(tmp_path / "out" / "series.png") >= {*labels, "n", "AUC"}
     points = sum(len(report.law.points.y) for report in series.reports.values())
-    assert markers(tmp_path / "out" / "series.png") > 2 * points  # two panels
+    assert len(series.loose["model din"].y) > 10
+    assert markers(tmp_path / "out" / "series.png") > 2 * points + 10  # two panels, and those without a law
 
 
 def test_laws_of_several_columns_are_written_and_not_drawn(tmp_path, capsys):
