@@ -70,6 +70,9 @@ CASES = {
 EXCEPTIONS = {
     "hard_sim_few": {"operations grow": "its search multiplies nothing, and the rest sees k + recent events"},
 }
+# To these a history is a set of events, each with its time: BST's positions are time gaps. `_few` keep the
+# last two events apart.
+ORDERLESS = {"din", "din_softmax", "can", "can_dnn", "eta", "hard_sim", "soft_sim", "bst"}
 # Dtypes are compared at equal choices: where a router's may differ, every expert is chosen.
 ALL_CHOSEN = {"loopctr": {"top_k": 4}, "stackctr": {"top_k": 4}}
 SCHEMA = random_schema()
@@ -242,6 +245,28 @@ def test_another_candidate_changes_nothing(case):
     before, after = logits(case, batch), logits(case, batch.replace(candidate=other))
     np.testing.assert_array_equal(before[:, ::2], after[:, ::2])
     assert (before[:, 1] != after[:, 1]).all()
+
+
+@each_model
+def test_the_order_of_events_counts_where_it_should_and_nowhere_else(case):
+    batch, rng = random_batch(13, lengths=np.array([7, 7, 6, 5, 4])), np.random.default_rng(14)
+    keys = np.where(batch.history_mask, rng.random((5, 7)), 1.0)
+    order = np.argsort(keys, axis=1)  # pads stay last
+    rows = np.arange(5)[:, None]
+
+    def turned(x):
+        return jnp.asarray(np.asarray(x)[rows, order])
+
+    other = batch.replace(
+        history={name: turned(ids) for name, ids in batch.history.items()},
+        history_age=turned(batch.history_age),
+        history_timed=turned(batch.history_timed),
+    )
+    before, after = logits(case, batch), logits(case, other)
+    if case in ORDERLESS:
+        np.testing.assert_allclose(after, before, atol=1e-5)
+    else:
+        assert (np.abs(after - before) > 1e-4).any()
 
 
 @each_model
