@@ -47,7 +47,8 @@ def compiled_pieces(setup: Setup) -> dict[str, jax.stages.Compiled]:
         return update_dense(optimizer, state, gradient, jnp.float32(_RATE))
 
     def update(tables: Any, accumulators: Any, batch: Batch, found: Any, gradient: Any) -> tuple[Any, Any]:
-        state = abstract.replace(tables=tables, accumulators=accumulators)
+        start = {"step": jnp.int32(0), "key": jax.random.key(0)}
+        state = abstract.replace(tables=tables, accumulators=accumulators, **start)
         return update_tables(state, batch, found, gradient, jnp.float32(_RATE))
 
     batch = abstract_batch(setup)
