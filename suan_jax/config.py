@@ -78,7 +78,7 @@ class ModelConfig:
       embedding_width: width d of one feature's embedding.
       head: widths of the shared head's hidden layers.
       batch_norm_momentum: share of the old running statistics kept at each step.
-      dtype: dtype of activations, "float32" or "bfloat16"; parameters stay float32.
+      dtype: dtype of activations, "float32" or "bfloat16"; dense parameters stay float32.
     """
 
     name: str = ""

@@ -131,7 +131,8 @@ def gather(lookups: Sequence[Lookup], tables: Mapping[str, jax.Array], batch: Ba
 def take_rows(table: jax.Array, ids: jax.Array, **how: Any) -> jax.Array:
     """Rows (n, width) float32 of a table (rows, width), float32 or bfloat16, at ids (n,).
 
-    `how` is as of `table.at[ids].get`; ids out of range read as NaN unless it says otherwise.
+    `how` is as of `table.at[ids].get`; ids out of range read as NaN unless it says otherwise. A table in
+    bfloat16 gets no gradient through it: steps differentiate with respect to rows.
     """
     table, how = jnp.asarray(table), {"mode": "fill", **how}
     if table.dtype == jnp.float32:

@@ -117,6 +117,7 @@ def adagrad_rows(
 def _rounded_at_random(x: jax.Array, key: jax.Array) -> jax.Array:
     """The bits, uint16, of `x`, float32, as bfloat16: of the two neighbours one, the nearer the likelier."""
     bits = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
+    bits = jnp.where(jnp.isnan(x), 0, bits)  # some NaNs are the largest integers
     moved = jax.lax.bitcast_convert_type(x, jnp.uint32) + bits
     return (moved >> 16).astype(jnp.uint16)
 

@@ -97,6 +97,8 @@ def test_rounding_at_random_takes_one_of_the_two_neighbours():
     assert (np.abs(rounded(x) - x) < step).all()
     held = jnp.asarray([0.0, -1.5, np.inf, -np.inf, np.nan])  # what bfloat16 holds stays
     np.testing.assert_array_equal(rounded(held), held)
+    largest = jax.lax.bitcast_convert_type(jnp.uint32([0x7FFFFFFF, 0xFFFFFFFF]), jnp.float32)
+    assert np.isnan(rounded(largest)).all()  # NVIDIA's NaN, and its negative
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
