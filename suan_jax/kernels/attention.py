@@ -1,4 +1,4 @@
-"""Attention with relative biases in one pass: no array of pairs of tokens, forward or backward.
+"""Attention with relative biases in a few passes, in a bounded memory for pairs of tokens.
 
     softmax: softmax(scale · q kᵀ + w_pos[order_j − order_i + n − 1] + w_time[bucket(|t_i − t_j|)]) v
     silu:    Σ_j silu(scale · q kᵀ + w_pos[…] + w_time[…]) / divisor · v
@@ -8,6 +8,10 @@ One scalar bias serves all heads. Tokens are L history slots and then candidates
 order_j is below k, or (o − (k − 1)) mod r = 0: pairs near and pairs far are computed in launches of their
 own, the far ones grouped by slot modulo r, where they are dense, and merged. Blocks in which no query sees a
 key are not visited.
+
+The biases of pairs, and in the backward pass the gradients of their scores for every group of heads, are
+written out in the dtype of q, for so many rows of the batch at a time that they fill at most `workspace`
+bytes. The parts of sparse attention are merged from that dtype, too.
 
 The kernels are for NVIDIA GPUs, through Pallas and Triton; `reference.plain_attention` is what they compute.
 The forward pass is that of FlashAttention-2 (arXiv 2307.08691), and so is the backward pass, which computes
@@ -19,7 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +31,15 @@ import numpy as np
 
 from suan_jax.kernels import time_cells
 from suan_jax.kernels.attention_backward import backward_keys, backward_queries
+from suan_jax.kernels.attention_bias import fill
 from suan_jax.kernels.attention_forward import LOG2_E, forward
-from suan_jax.kernels.attention_tables import backward_tables
-from suan_jax.kernels.attention_tile import MASKED, Launch, Tile
+from suan_jax.kernels.attention_tables import reach, table_gradients
+from suan_jax.kernels.attention_tile import MASKED, Cut, Launch, largest_divisor
 from suan_jax.kernels.time_cells import BINS
 
 KINDS = ("softmax", "silu")
 MAX_HEAD_DIM = 128
+WORKSPACE = 1 << 30  # bytes
 
 
 class Tokens(NamedTuple):
@@ -52,12 +58,14 @@ class Tokens(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """How the four kernels are cut."""
+    """How the five kernels are cut, all into tiles of `block` queries and as many keys."""
 
-    forward: Tile
-    queries: Tile
-    keys: Tile
-    tables: Tile
+    block: int
+    biases: Cut = Cut()
+    forward: Cut = Cut()
+    queries: Cut = Cut()
+    keys: Cut = Cut()
+    tables: Cut = Cut()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +80,7 @@ class _Settings:
     window: int
     dilation: int
     tiles: Tiles
+    workspace: int
     interpret: bool
 
 
@@ -92,9 +101,8 @@ def refusal(head_dim: int, dtype: jnp.dtype) -> str:
 def default_tiles(head_dim: int, dtype: jnp.dtype) -> Tiles:
     """Cuts for an H100: in bfloat16 the fastest of those tried at heads of 64, else such as fit."""
     if head_dim > 64 or jnp.dtype(dtype) == jnp.dtype(jnp.float32):
-        small = Tile(32, 1, 4, 1, rows=4)
-        return Tiles(small, small, small, small)
-    return Tiles(Tile(64, 2, 4, 2), Tile(64, 2, 4, 2), Tile(64, 1, 4, 1), Tile(64, 1, 4, 2, rows=4))
+        return Tiles(32, tables=Cut(rows=4))
+    return Tiles(64, Cut(), Cut(stages=2), Cut(heads=2, stages=2), Cut(stages=2), Cut(rows=4))
 
 
 def fused_attention(
@@ -113,6 +121,7 @@ def fused_attention(
     window: int = 0,
     dilation: int = 0,
     tiles: Tiles | None = None,
+    workspace: int = WORKSPACE,
     interpret: bool = False,
 ) -> jax.Array:
     """The module's attention, differentiable in q, k, v and both tables.
@@ -133,6 +142,8 @@ def fused_attention(
       window: k, at least 1; 0 for full attention.
       dilation: r, at least 1; 0 for full attention.
       tiles: how the kernels are cut; None for `default_tiles`.
+      workspace: most bytes of arrays of pairs at a time, unless one row of the batch takes more. Under
+        `jax.vmap` every run has as much.
       interpret: whether to run without a GPU, slowly.
 
     Returns:
@@ -160,6 +171,7 @@ def fused_attention(
         window,
         dilation,
         tiles or default_tiles(q_BxTxHxDh.shape[-1], q_BxTxHxDh.dtype),
+        workspace,
         interpret,
     )
     return _attention(settings, q_BxTxHxDh, k_BxTxHxDh, v_BxTxHxDh, position_table, time_table, tokens)
@@ -174,14 +186,18 @@ def _attention_forward(settings, q, k, v, position_table, time_table, tokens):
     tables = _tables(settings, position_table, time_table)
     outs, sums = [], []
     for launch in _launches(settings, q, position_table, time_table):
-        out, log_sum = forward(
-            launch, settings.tiles.forward, _arrays(launch, q, k, v, tokens), tables, settings.edges
-        )
+        arrays = _arrays(launch, q, k, v, tokens)
+
+        def run(first: jax.Array, rows: int, launch=launch, arrays=arrays) -> tuple:
+            biases = fill(launch, settings.tiles.biases, arrays, tables, first, rows, q.dtype)
+            return forward(launch, settings.tiles.forward, arrays, biases, first), ()
+
+        (out, log_sum), _ = _by_rows(settings, launch, q.shape[0], q.dtype.itemsize, run)
         outs.append(_unview(launch, out))
         sums.append(_unview(launch, jnp.transpose(log_sum, (0, 3, 1, 2))))
     out, log_sum = outs[0], sums[0]
     if len(outs) > 1 and settings.kind == "silu":
-        out = outs[0] + outs[1]
+        out = sum(part.astype(jnp.float32) for part in outs)
     elif len(outs) > 1:
         log_sum = jnp.logaddexp2(sums[0], sums[1])
         shares = [jnp.where(s > MASKED / 2, jnp.exp2(s - log_sum), 0.0) for s in sums]
@@ -193,27 +209,40 @@ def _attention_forward(settings, q, k, v, position_table, time_table, tokens):
 
 def _attention_backward(settings, residual, out_gradient):
     q, k, v, position_table, time_table, tokens, kept = residual
-    tables = _tables(settings, position_table, time_table)
-    tiles, gradients = settings.tiles, []
+    tables, tiles = _tables(settings, position_table, time_table), settings.tiles
+    gradients = []
     for launch in _launches(settings, q, position_table, time_table):
         arrays = _arrays(launch, q, k, v, tokens)
         arrays["out_gradient"] = _view(launch, out_gradient)
         if kept is not None:
             arrays["out"] = _view(launch, kept[0])
             arrays["log_sum"] = jnp.transpose(_view(launch, kept[1]), (0, 2, 3, 1))
-        q_gradient, arrays["dots"] = backward_queries(launch, tiles.queries, arrays, tables, settings.edges)
-        of_keys = backward_keys(launch, tiles.keys, arrays, tables)
-        vectors = [_unview(launch, x) for x in (q_gradient, *of_keys)]
-        position = time = None
-        if tables:
-            sums = backward_tables(launch, tiles.tables, arrays, tables, settings.edges)
-            position = _position_gradient(launch, sums, tokens) if launch.max_tokens else None
-            time = _time_gradient(sums["time"], time_table) if launch.timed else None
-        gradients.append((*vectors, position, time))
-    total = [None if parts[0] is None else sum(parts) for parts in zip(*gradients, strict=True)]
+
+        if launch.timed:
+            arrays |= reach(launch, arrays, settings.edges)
+
+        def run(first: jax.Array, rows: int, launch=launch, arrays=arrays) -> tuple:
+            biases = fill(launch, tiles.biases, arrays, tables, first, rows, q.dtype)
+            of = backward_queries(launch, tiles.queries, arrays, biases, first, keep_slopes=bool(tables))
+            of_keys = backward_keys(launch, tiles.keys, arrays, biases, of.get("dots"), first)
+            sums = {}
+            if tables:
+                sums = table_gradients(launch, tiles.tables, arrays, settings.edges, of["slopes"], first)
+            return (of["gradient"], *of_keys), sums
+
+        groups = q.shape[2] // largest_divisor(q.shape[2], tiles.queries.heads)
+        pair_bytes = q.dtype.itemsize * (1 + groups * bool(tables)) + 4 / tiles.tables.rows
+        vectors, sums = _by_rows(settings, launch, q.shape[0], pair_bytes, run)
+        if launch.timed:
+            sums["time"] = _time_gradient(sums["time"], time_table)
+        parts = (*(_unview(launch, x) for x in vectors), sums.get("position"), sums.get("time"))
+        gradients.append(parts)
     like = (q, k, v, position_table, time_table)
-    cast = [None if x is None else g.astype(x.dtype) for g, x in zip(total, like, strict=True)]
-    return (*cast, None)
+    total = [
+        None if x is None else sum(part.astype(jnp.float32) for part in parts).astype(x.dtype)
+        for x, *parts in zip(like, *gradients, strict=True)
+    ]
+    return (*total, None)
 
 
 _attention.defvjp(_attention_forward, _attention_backward)
@@ -231,6 +260,7 @@ def _launches(settings, q, position_table, time_table) -> list[Launch]:
             divisor=settings.divisor,
             max_tokens=0 if position_table is None else (position_table.shape[0] + 1) // 2,
             timed=time_table is not None,
+            block=settings.tiles.block,
             region=region,
             window=settings.window,
             dilation=settings.dilation,
@@ -240,8 +270,38 @@ def _launches(settings, q, position_table, time_table) -> list[Launch]:
     ]
 
 
+def _by_rows(settings: _Settings, launch: Launch, size: int, pair_bytes: float, run: Any) -> tuple:
+    """`run(first, rows)` for as many rows of the batch at a time as the workspace holds.
+
+    Args:
+      settings: of the attention.
+      launch: what is computed.
+      size: B.
+      pair_bytes: what a pair of tokens needs.
+      run: takes the first row, (1,) int32, and the number of rows; returns arrays with a first axis of rows,
+        and a tree of sums over rows.
+
+    Returns:
+      The arrays of all rows, and the sums.
+    """
+    most = max(int(settings.workspace / (pair_bytes * launch.classes * launch.padded**2)), 1)
+    rows = -(-size // -(-size // most))  # in as many turns as it takes, about equal ones
+    turns, rest = divmod(size, rows)
+    if turns == 1 and not rest:
+        return run(jnp.zeros((1,), jnp.int32), rows)
+    firsts = jnp.arange(turns, dtype=jnp.int32)[:, None] * rows
+    by_row, sums = jax.lax.map(functools.partial(run, rows=rows), firsts)
+    by_row = jax.tree.map(lambda x: x.reshape(turns * rows, *x.shape[2:]), by_row)
+    sums = jax.tree.map(lambda x: x.sum(0), sums)
+    if rest:
+        last, more = run(jnp.full((1,), turns * rows, jnp.int32), rest)
+        by_row = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), by_row, last)
+        sums = jax.tree.map(jnp.add, sums, more)
+    return by_row, sums
+
+
 def _tables(settings, position_table, time_table) -> dict[str, jax.Array]:
-    """The tables that a kernel reads, for softmax to the base 2."""
+    """What `fill` takes, for softmax to the base 2."""
     unit = LOG2_E if settings.kind == "softmax" else 1.0
     tables = {}
     if position_table is not None:
@@ -252,10 +312,6 @@ def _tables(settings, position_table, time_table) -> dict[str, jax.Array]:
         after = np.minimum(base + 1, len(settings.edges) - 1)
         base, after = (np.append(x[:-1], time_table.shape[0] - 1) for x in (base, after))
         tables |= {"edge": jnp.asarray(edge), "low": weights[base], "high": weights[after]}
-        more = BINS - len(settings.edges)
-        edges = np.append(settings.edges, [time_cells.LAST] * more)
-        tables["edges"] = jnp.asarray(edges, jnp.int32)
-        tables["weight"] = jnp.append(weights[: len(settings.edges)], jnp.broadcast_to(weights[-1], (more,)))
     return tables
 
 
@@ -287,41 +343,3 @@ def _unview(launch: Launch, x: jax.Array) -> jax.Array:
 def _time_gradient(total: jax.Array, time_table: jax.Array) -> jax.Array:
     used = min(time_table.shape[0] - 1, BINS - 1)
     return jnp.zeros(time_table.shape, jnp.float32).at[:used].set(total[:used]).at[-1].set(total[-1])
-
-
-def _position_gradient(launch: Launch, sums: dict[str, jax.Array], tokens: Tokens) -> jax.Array:
-    total = jnp.zeros((2 * launch.max_tokens - 1,), jnp.float32)
-    for class_, diagonals in enumerate(_diagonal_sums(sums["position"])):
-        # Diagonal d of the views is a difference of rows, and every class of keys has a shift of its own.
-        shift = (class_ - (launch.window - 1)) % launch.classes - class_
-        back = (np.arange(diagonals.shape[0]) - diagonals.shape[0] // 2) * launch.classes + shift
-        place = back + launch.max_tokens - 1
-        kept = np.flatnonzero((place >= 0) & (back <= 0))  # no query sees a later key
-        total = total.at[place[kept]].add(diagonals[kept], unique_indices=True)
-    if "candidates" in sums:
-        total += _candidate_positions(launch, sums["candidates"], tokens)
-    return total
-
-
-def _diagonal_sums(pairs_RxNxN: jax.Array) -> jax.Array:
-    """The sums over i of [r, i, i + d] at place d + N, (R, 2·N)."""
-    classes, size, _ = pairs_RxNxN.shape
-    # Rows turned round and one longer than they are read: each is one to the left of the one before.
-    askew = jnp.pad(pairs_RxNxN[:, ::-1], ((0, 0), (0, 0), (1, size)))
-    askew = askew.reshape(classes, size * (2 * size + 1))[:, : 2 * size * size]
-    return askew.reshape(classes, size, 2 * size).sum(1)
-
-
-def _candidate_positions(launch: Launch, rows_BxMxT: jax.Array, tokens: Tokens) -> jax.Array:
-    """The sums of the candidates' rows, each shifted to its own order."""
-    length, middle = launch.history, launch.max_tokens - 1
-    rows_BxMxT = rows_BxMxT[:, :, : launch.tokens]
-    order_BxM = jnp.maximum(tokens.seen_BxT[:, length:], 0)
-    # A difference order_j − order_i from −L to −1 comes from slot order_i + difference; 0 is the candidate
-    # itself.
-    slot_BxMxL = order_BxM[:, :, None] + jnp.arange(-length, 0)
-    values_BxMxL = jnp.take_along_axis(rows_BxMxT, jnp.maximum(slot_BxMxL, 0), axis=2, mode="clip")
-    history_L = jnp.where(slot_BxMxL >= 0, values_BxMxL, 0.0).sum((0, 1))
-    own = jnp.einsum("bmm->", rows_BxMxT[:, :, length:])
-    total = jnp.zeros((2 * launch.max_tokens - 1,), jnp.float32)
-    return total.at[middle - length : middle].set(history_L).at[middle].set(own)

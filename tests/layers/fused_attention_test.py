@@ -16,13 +16,12 @@ from tests.models.random_model import random_model
 from tests.random_batch import random_batch, random_schema
 
 SCHEMA = random_schema()
-_TILE = kernels.Tile(16, 1, 4, 1)
 
 
 @pytest.fixture
 def interpreted(monkeypatch):
     """Makes the kernel run, slowly, where there is no GPU."""
-    run = functools.partial(kernels.fused_attention, interpret=True, tiles=kernels.Tiles(*[_TILE] * 4))
+    run = functools.partial(kernels.fused_attention, interpret=True, tiles=kernels.Tiles(16))
     monkeypatch.setattr(kernels, "fused_attention", run)
     monkeypatch.setattr(kernels, "refusal", lambda head_dim, dtype: "")
 
