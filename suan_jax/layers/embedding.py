@@ -137,6 +137,13 @@ def take_rows(table: jax.Array, ids: jax.Array, **how: Any) -> jax.Array:
     table, how = jnp.asarray(table), {"mode": "fill", **how}
     if table.dtype == jnp.float32:
         return table.at[ids].get(**how)
-    # As integers: of bfloat16 XLA for CPUs would make the whole table float32 first.
-    bits = jax.lax.bitcast_convert_type(table, jnp.uint16).at[ids].get(**how)
-    return jax.lax.bitcast_convert_type(bits, table.dtype).astype(jnp.float32)
+
+    def integers(table: jax.Array, ids: jax.Array) -> jax.Array:
+        """Of bfloat16 XLA for CPUs would make the whole table float32 first."""
+        bits = jax.lax.bitcast_convert_type(table, jnp.uint16).at[ids].get(**how)
+        return jax.lax.bitcast_convert_type(bits, table.dtype)
+
+    rows = jax.lax.platform_dependent(
+        table, ids, cpu=integers, default=lambda table, ids: table.at[ids].get(**how)
+    )
+    return rows.astype(jnp.float32)

@@ -1,13 +1,14 @@
 """The ladder of sizes: each rung has about three times the body parameters of the one below it.
 
 The even rungs from 2 on are the models' own grades, 0 at rung 2, 1 at rung 4 and so on; the others fill the
-steps and go on below. At equal rungs the bodies of different models are of about equal size: on the synthetic
-log the largest is at most 1.22 times the smallest; 1.32 times at rung 4, and 2.1 times at rung 2, where each
-model has its own size.
+steps and go on below, in smaller steps under rung 0, where the tables of biases, about 2 thousand parameters,
+are most of a body. At equal rungs the bodies of different models are of about equal size: on the synthetic
+log the largest is at most 1.22 times the smallest; 1.32 times at rungs -2, -1 and 4, and 2.1 times at rung 2,
+where each model has its own size.
 
-    rung          0    1    2     3     4     5     6    7    8    9    10    11   12
-    grade                   0           1           2         3         4          5
-    parameters   10k  30k  80k  220k  540k  1.5M  4.2M  12M  33M  82M  200M  460M  1.1B
+    rung         -2    -1    0    1    2     3     4     5     6    7    8    9    10    11   12
+    grade                              0           1           2         3         4          5
+    parameters   2.7k  4.2k 10k  30k  80k  220k  540k  1.5M  4.2M  12M  33M  82M  200M  460M  1.1B
 
 This project's decision, as the SUAN paper's table of grades is not public.
 """
@@ -21,6 +22,8 @@ from suan_jax.models import registered
 
 _Sizes = dict[int, tuple[int, int, int]]  # rung to layers, width, heads
 _TRANSFORMER: _Sizes = {
+    -2: (1, 4, 2),
+    -1: (1, 8, 2),
     0: (1, 16, 2),
     1: (1, 36, 2),
     3: (2, 80, 4),
@@ -33,6 +36,8 @@ _BETWEEN: dict[str, _Sizes] = {
     "suan": _TRANSFORMER,
     "light_suan": _TRANSFORMER,
     "hstu": {
+        -2: (1, 6, 2),
+        -1: (1, 12, 2),
         0: (1, 28, 2),
         1: (2, 48, 2),
         3: (3, 112, 4),
@@ -42,6 +47,8 @@ _BETWEEN: dict[str, _Sizes] = {
         11: (20, 2144, 16),
     },
     "bst": {
+        -2: (1, 8, 2),
+        -1: (1, 14, 2),
         0: (1, 24, 2),
         1: (1, 48, 2),
         3: (2, 92, 4),
@@ -51,6 +58,8 @@ _BETWEEN: dict[str, _Sizes] = {
         11: (18, 1456, 16),
     },
     "loopctr": {
+        -2: (1, 3, 1),
+        -1: (1, 4, 2),
         0: (1, 8, 2),
         1: (1, 16, 2),
         3: (1, 44, 4),
@@ -61,7 +70,7 @@ _BETWEEN: dict[str, _Sizes] = {
     },
 }
 MODELS = tuple(_BETWEEN)
-RUNGS = 13
+RUNGS = range(-2, 13)
 WIDTH = 48  # of SUAN's grade 0 on the synthetic log, at which RATE is the best
 RATE = 2.2e-3
 POWER = 1.0  # of SUAN, by configs/rates.py: .98 (.28 to 1.68), see notebooks/results; taken for all models
@@ -87,8 +96,8 @@ def rung(
     """
     if model not in _BETWEEN:
         raise UserError(f"{model!r} is not on the ladder, the nearest is {nearest(model, MODELS)!r}")
-    if index not in range(RUNGS):
-        raise UserError(f"there is no rung {index} of {model}, expected 0 to {RUNGS - 1}")
+    if index not in RUNGS:
+        raise UserError(f"there is no rung {index} of {model}, expected {RUNGS[0]} to {RUNGS[-1]}")
     fields: dict[str, Any] = {"model.name": model}
     if index in _BETWEEN[model]:
         layers, width, heads = _BETWEEN[model][index]

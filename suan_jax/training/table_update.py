@@ -104,10 +104,7 @@ def adagrad_rows(
         table = table.at[ids].add(-step, mode="drop", unique_indices=True)
     else:
         rows = _rounded_at_random(read_rows(table, ids) - step, key)
-        # As integers, see `take_rows`.
-        bits = jax.lax.bitcast_convert_type(table, jnp.uint16)
-        bits = bits.at[ids].set(rows, mode="drop", unique_indices=True)
-        table = jax.lax.bitcast_convert_type(bits, table.dtype)
+        table = jax.lax.platform_dependent(table, ids, rows, cpu=_set_as_integers, default=_set)
     # Set, not added to: as it follows from what was read, XLA sees that it may write in place. An addition
     # made it copy the whole accumulator first.
     accumulator = accumulator.at[ids].set(total, mode="drop", unique_indices=True)
@@ -115,11 +112,21 @@ def adagrad_rows(
 
 
 def _rounded_at_random(x: jax.Array, key: jax.Array) -> jax.Array:
-    """The bits, uint16, of `x`, float32, as bfloat16: of the two neighbours one, the nearer the likelier."""
+    """`x`, float32, as bfloat16: of the two neighbours one, the nearer the likelier."""
     bits = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
     bits = jnp.where(jnp.isnan(x), 0, bits)  # some NaNs are the largest integers
     moved = jax.lax.bitcast_convert_type(x, jnp.uint32) + bits
-    return (moved >> 16).astype(jnp.uint16)
+    return jax.lax.bitcast_convert_type((moved >> 16).astype(jnp.uint16), jnp.bfloat16)
+
+
+def _set(table: jax.Array, ids: jax.Array, rows: jax.Array) -> jax.Array:
+    return table.at[ids].set(rows, mode="drop", unique_indices=True)
+
+
+def _set_as_integers(table: jax.Array, ids: jax.Array, rows: jax.Array) -> jax.Array:
+    """`_set` of bfloat16 on a CPU, see `take_rows`; on a GPU this one would copy the table."""
+    table, rows = (jax.lax.bitcast_convert_type(x, jnp.uint16) for x in (table, rows))
+    return jax.lax.bitcast_convert_type(_set(table, ids, rows), jnp.bfloat16)
 
 
 def inference_table(table: jax.Array, accumulator: jax.Array, initial: float) -> jax.Array:
