@@ -31,6 +31,7 @@ VARIANTS = (  # rms_norm, time_bias, position_bias
 
 def get_config(
     rungs: int = 6,
+    lowest: int = 0,
     users: int = 100_000,
     seeds: int = 3,
     max_len: int = 100,
@@ -38,7 +39,7 @@ def get_config(
     rate_power: float = POWER,
     store: str = "",
 ) -> SweepConfig:
-    """Every variant at the lowest rungs."""
+    """Every variant at the rungs from `lowest` to below `rungs`."""
     return SweepConfig(
         model=Suan(),
         data=DataConfig(store=store, synthetic=SyntheticConfig(users=users), max_len=max_len),
@@ -52,7 +53,7 @@ def get_config(
                 "model.position_bias": position,
                 "train.seed": seed,
             }
-            for index in range(rungs)
+            for index in range(lowest, rungs)
             for norm, time, position in VARIANTS
             for seed in range(seeds)
         ),

@@ -12,11 +12,11 @@ is the largest.
         --predict=runs/suan_law/fit.json
 
 Rungs and the rule for the learning rate are those of suan_jax/studies/ladder.py: 10 thousand body parameters
-at rung 0 and about three times as many at each next one, 33 million at rung 8; `hidden` says whether the rate
-of hidden matrices alone falls with the width, or that of all dense parameters. The head, the embeddings, the
-batch and the examples, one pass over the log, are the same at every rung. The last command trains the rung
-above the fitted ones and sets what the law said of it beside what came out. `models` is a list such as
-suan+hstu.
+at rung 0 and about three times as many at each next one, 33 million at rung 8; `lowest` is the first rung, -2
+at the least, and `rungs` the one after the last. `hidden` says whether the rate of hidden matrices alone
+falls with the width, or that of all dense parameters. The head, the embeddings, the batch and the examples,
+one pass over the log, are the same at every rung. The last command trains the rung above the fitted ones and
+sets what the law said of it beside what came out. `models` is a list such as suan+hstu.
 
     python launch/sweep.py --config=configs/grades.py:models=suan,rungs=4,users=1000,seeds=1,max_len=20 \
         --workdir=runs/small
@@ -34,6 +34,7 @@ from suan_jax.studies.ladder import MODELS, POWER, RATE, WARMUP, rule, rung
 def get_config(
     models: str = "+".join(MODELS),
     rungs: int = 5,
+    lowest: int = 0,
     users: int = 100_000,
     seeds: int = 3,
     max_len: int = 100,
@@ -43,7 +44,7 @@ def get_config(
     warmup: float = WARMUP,
     store: str = "",
 ) -> SweepConfig:
-    """The lowest rungs of each model."""
+    """The rungs of each model from `lowest` to below `rungs`."""
     return SweepConfig(
         model=Suan(),
         data=DataConfig(store=store, synthetic=SyntheticConfig(users=users), max_len=max_len),
@@ -51,7 +52,7 @@ def get_config(
         train=TrainConfig(batch_size=256),
         cells=tuple(
             {**rung(model, index, rate, rate_power, hidden), "train.seed": seed}
-            for index in range(rungs)
+            for index in range(lowest, rungs)
             for model in models.split("+")
             for seed in range(seeds)
         ),
