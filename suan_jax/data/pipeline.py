@@ -7,6 +7,7 @@ P processes that each assemble their rows of a batch see together what one proce
 from __future__ import annotations
 
 import collections
+import contextlib
 import sys
 import threading
 from collections.abc import Callable, Hashable, Sequence
@@ -71,6 +72,7 @@ def evaluation_batches(
     max_len: int,
     shards: Sequence[int] = (0,),
     shard_count: int = 1,
+    threads: int = 1,
 ) -> grain.IterDataset:
     """One pass over a split, whole and in store order, as `EvaluationBatch`es of NumPy arrays.
 
@@ -82,12 +84,13 @@ def evaluation_batches(
       max_len: L.
       shards: which shares of every batch's rows this process assembles, ascending.
       shard_count: number of equal, contiguous shares.
+      threads: that read and assemble batches.
 
     Raises:
       UserError: if the split is unknown or empty.
     """
     rows = Rows(select(log, Selection((split,))), Packing())
-    data = DataConfig(max_len=max_len, window=_EVALUATION_WINDOW)
+    data = DataConfig(max_len=max_len, window=_EVALUATION_WINDOW, threads=threads)
     source = Batches(rows, batch_size, data, None, shards, shard_count)
     return grain.MapDataset.source(source).to_iter_dataset(_read_options(data))
 
@@ -139,9 +142,11 @@ class Batches:
         self._rows = size * len(shards)
         self._spans = [(shard * size, (shard + 1) * size) for shard in shards]
         self._blocks = np.flatnonzero(rows.counts)
-        # Each thread may be in a window of its own, and one more where a batch straddles two.
-        self._windows = _Cache(self._load_window, capacity=data.threads + 1)
-        self._shuffled = _Cache(self._shuffle_window, capacity=data.threads + 1)
+        self._threads = data.threads
+        # Each thread may be in a window of its own, one more is there where a batch straddles two, and one is
+        # read ahead.
+        self._windows = _Cache(self._load_window, capacity=data.threads + 2)
+        self._shuffled = _Cache(self._shuffle_window, capacity=data.threads + 2)
         self._orders = _Cache(self._make_order, capacity=2)
 
     def __len__(self) -> int:
@@ -171,8 +176,16 @@ class Batches:
         _, starts = self._orders(epoch)
         number = int(np.searchsorted(starts, offset, side="right")) - 1
         window, rows = self._shuffled((epoch, number))
+        following = (epoch, number + 1)  # not of the next epoch, as few runs get there
+        if self._threads and number + 1 < len(starts) and following not in self._shuffled:
+            # A daemon, so that a job that ends does not wait for it.
+            threading.Thread(target=self._read_ahead, args=(following,), daemon=True).start()
         first = offset - int(starts[number])
         return assemble(window, rows[first : first + count], self._max_len)
+
+    def _read_ahead(self, window: tuple[int, int]) -> None:
+        with contextlib.suppress(Exception):  # whoever asks for the window meets it
+            self._shuffled(window)
 
     def _make_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The blocks of an epoch in the order they are read, and the offset at which each window starts."""
@@ -196,16 +209,19 @@ class Batches:
 
     def _load_window(self, indices: tuple[int, ...]) -> tuple[Window, np.ndarray]:
         """The blocks at `indices`, joined, and their rows, (n, M)."""
-        blocks, rows, offset = [], [], 0
-        for index in indices:
-            block = self._source.log.block(index)
+        rows, offset = [], 0
+        if self._threads > 1:
+            with futures.ThreadPoolExecutor(self._threads) as pool:
+                blocks = list(pool.map(self._source.log.block, indices))
+        else:
+            blocks = list(map(self._source.log.block, indices))
+        for index, block in zip(indices, blocks, strict=True):
             found = self._source.rows(index, block)
             if len(found) != self._source.counts[index]:
                 raise UserError(
                     f"block {index} of {self._source.log} has {len(found)} examples, "
                     f"expected the {self._source.counts[index]} that its counts tell"
                 )
-            blocks.append(block)
             rows.append(np.where(found >= 0, found + offset, -1))
             offset += len(block.time)
         return join(blocks), np.concatenate(rows)
@@ -218,6 +234,10 @@ class _Cache(Generic[Key, Value]):
         self._make, self._capacity = make, capacity
         self._lock = threading.Lock()
         self._made: collections.OrderedDict[Key, futures.Future[Value]] = collections.OrderedDict()
+
+    def __contains__(self, key: Key) -> bool:
+        """Whether it was made, or is being made."""
+        return key in self._made
 
     def __call__(self, key: Key) -> Value:
         with self._lock:

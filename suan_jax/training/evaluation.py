@@ -99,7 +99,8 @@ class Evaluation:
         batches = -(-num_examples(self._log, Selection((split,))) // size)
         shards = own_shards(self._setup.mesh)
         with progress(batches, f"evaluating {split}") as bar:
-            for item in evaluation_batches(self._log, split, size, config.data.max_len, *shards):
+            data = config.data
+            for item in evaluation_batches(self._log, split, size, data.max_len, *shards, data.threads):
                 yield item
                 bar.advance()
 

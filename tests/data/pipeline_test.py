@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import threading
 
 import jax
 import numpy as np
@@ -222,6 +223,29 @@ def test_an_error_is_not_remembered(log):
     with pytest.raises(UserError, match="the disk is gone"):
         batches[0]
     assert_equal(batches[0], source(log, 8)[0])
+
+
+class Announced(RandomLog):
+    """A log that tells when so many different blocks have been read."""
+
+    def expect(self, count: int) -> threading.Event:
+        self.read, self.count, self.enough = set(), count, threading.Event()
+        return self.enough
+
+    def block(self, index: int) -> Block:
+        self.read.add(index)
+        if len(self.read) >= self.count:
+            self.enough.set()
+        return super().block(index)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_the_next_window_is_read_before_it_is_asked_for(log, threads):
+    log = Announced(log.schema, log.blocks)
+    batches = source(log, 4, data=dataclasses.replace(DATA, threads=threads))
+    enough = log.expect(2 * DATA.window)
+    assert len(batches[0].user) == 4  # of the first window
+    assert enough.wait(20 if threads else 0.2) == bool(threads)
 
 
 class Gone(RandomLog):
