@@ -8,6 +8,7 @@ on), 130 interrupted from the keyboard, 141 its output was no longer read, 1 any
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import inspect
 import logging
@@ -22,7 +23,7 @@ from typing import Any, NoReturn
 from absl import app, flags
 from absl import logging as absl_logging
 
-from suan_jax.errors import JobEnd, Preempted, UserError, full_disk, nearest
+from suan_jax.errors import JobEnd, Preempted, UserError, full_disk, nearest, shown
 from suan_jax.notice import notice
 
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
@@ -62,6 +63,8 @@ def run(main: Callable[[Sequence[str]], int | None], passes_on: bool = False) ->
     except MemoryError as error:
         _end(f"error: memory is not enough ({error}): ask for less", UserError.exit_code)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            _end(f"error: {shown(error.filename)} is no path: {error.strerror}", UserError.exit_code)
         if not (sentence := full_disk(error)):
             raise
         _end(f"error: {sentence}", UserError.exit_code)

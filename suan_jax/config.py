@@ -51,8 +51,7 @@ class DataConfig:
       least_history: read with packing "time": a row ends where its first candidate would see less than this
         share, in [0, 1], of the events that it sees alone.
       window: blocks that are shuffled together; larger mixes better and holds more memory.
-      threads: threads that assemble batches ahead of the step, and as many that read their blocks ahead; with
-        0 all of it waits for the step before.
+      threads: threads that assemble batches ahead of the step, and as many that read their blocks.
     """
 
     store: str = ""

@@ -20,7 +20,7 @@ from absl import flags
 from suan_jax import cli
 from suan_jax.errors import Preempted, UserError
 
-_ENDS = ["nothing", "mistake", "preempt", "bug", "fill", "hoard", "wait", "return"]
+_ENDS = ["nothing", "mistake", "preempt", "bug", "fill", "far", "hoard", "wait", "return"]
 _DO = flags.DEFINE_enum("do", "nothing", _ENDS, "What.")
 _PORT = flags.DEFINE_integer("port", 8000, "Where it listens.", lower_bound=1)
 _DRY = flags.DEFINE_bool("dry_run", False, "Only says what it would do.")
@@ -37,6 +37,8 @@ def main(argv):
     if _DO.value == "fill":
         with open("/dev/full", "w", buffering=1) as file:
             file.write("x\\n")
+    if _DO.value == "far":
+        open("x" * 300)
     if _DO.value == "hoard":
         raise MemoryError("9 GiB")
     if _DO.value == "wait":
@@ -77,6 +79,7 @@ def test_a_job_that_is_done_exits_with_zero_or_its_own_code(job):
         (["--do=mistake"], 2, "error: column 'item' of log.csv is missing"),
         (["--do=preempt"], 75, "stopped at step 3: repeat the command"),
         (["--do=fill"], 2, "error: No space left on device: free some space and repeat the command"),
+        (["--do=far"], 2, f"error: '{'x' * 27}...{'x' * 28}' is no path: File name too long"),
         (["--do=hoard"], 2, "error: memory is not enough (9 GiB): ask for less"),
         (["--port=abc"], 2, "error: --port is 'abc', expected a positive integer"),
         (["--port=0"], 2, "error: --port is '0', expected a positive integer"),
@@ -84,7 +87,8 @@ def test_a_job_that_is_done_exits_with_zero_or_its_own_code(job):
         (
             ["--do=all"],
             2,
-            "error: --do is 'all', expected one of nothing, mistake, preempt, bug, fill, hoard, wait, return",
+            "error: --do is 'all', expected one of nothing, mistake, preempt, bug, fill, far, hoard, wait, "
+            "return",
         ),
         (["x.csv"], 2, "error: 'x.csv' is not expected here: every argument is a flag, --NAME=VALUE"),
     ],
@@ -138,7 +142,7 @@ def test_help_shows_the_docstring_and_the_jobs_own_flags(job):
 
         Flags:
           --do=VALUE
-              <nothing|mistake|preempt|bug|fill|hoard|wait|return>: What. (default: nothing)
+              <nothing|mistake|preempt|bug|fill|far|hoard|wait|return>: What. (default: nothing)
           --port=VALUE
               Where it listens. (default: 8000)
           --[no]dry_run

@@ -12,6 +12,7 @@ from suan_jax.errors import UserError
 
 # Apart from the student's: two equal models of one seed would stay equal, and teach each other nothing.
 _TEACHER_SEED = 1_000_000
+_MOST = 1000.0  # of weight and temperature, as float32 loses the gradient, t (σ(z_S / t) - σ(z_T / t)), above
 
 
 @dataclasses.dataclass
@@ -92,8 +93,8 @@ def check_distillation(config: DistillConfig) -> None:
             f"config.data.packing is {config.data.packing!r}, expected 'none', as student and teacher, whose "
             "lengths may differ, are given one example a row"
         )
-    check("weight", 0 <= given.weight < math.inf, "a number that is not negative")
-    check("temperature", 0 < given.temperature < math.inf, "a positive number")
+    check("weight", 0 <= given.weight <= _MOST, f"0 to {_MOST:g}")
+    check("temperature", 1 / _MOST <= given.temperature <= _MOST, f"{1 / _MOST:g} to {_MOST:g}")
     check("dtype", given.dtype in ("", "float32", "bfloat16"), "'float32', 'bfloat16' or ''")
     check("rate_factor", 0 < given.rate_factor < math.inf, "a positive number")
     check("max_len", given.max_len >= 0, "0 or a positive number")

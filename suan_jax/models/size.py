@@ -9,6 +9,8 @@ from suan_jax.errors import UserError
 from suan_jax.models.model import ModelDefinition
 from suan_jax.schema import Schema
 
+_LARGEST = 2**24  # far above what any machine holds, and int32 holds its sums
+
 
 def check_only_grade(config: ModelDefinition) -> None:
     """Raises `UserError` unless `config.model.grade` is 0, for a model of one grade."""
@@ -17,10 +19,12 @@ def check_only_grade(config: ModelDefinition) -> None:
 
 
 def check_sizes(**sizes: int) -> None:
-    """Raises `UserError` unless each of these settings of `config.model` is at least 1."""
+    """Raises `UserError` unless each of these settings of `config.model` is at least 1, and an int32."""
     for name, size in sizes.items():
         if size < 1:
             raise UserError(f"config.model.{name} is {size}, expected at least 1")
+        if size > _LARGEST:
+            raise UserError(f"config.model.{name} is {size}, expected at most {_LARGEST}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ SLOTS = (1, 8, 64, 256, 1024)
 
 _PROFILE = "user (profile)"  # JSON's name, and Python's
 _FARTHEST = 1e12  # standard deviations, whose cube float32 still holds
+_LATEST = 100_000_000_000  # seconds since 1970, in the year 5138; milliseconds are beyond it from 1973 on
 _NAME = 60  # characters of an unknown name that the nearest known one is looked for by
 
 Raw = Mapping[str, Any]
@@ -114,6 +115,8 @@ class RequestEncoder:
         Raises:
           UserError: if the user is not as described.
         """
+        if not isinstance(user, User):
+            raise UserError(f"the user is a {type(user).__name__}, expected a suan_jax.serving.User")
         moment = whole_seconds(user.time, "time")
         if moment is None:
             raise UserError("time is missing, expected the moment of the request in seconds since 1970")
@@ -277,10 +280,10 @@ def whole_seconds(value: Any, where: str) -> int | None:
       where: how to name it in a complaint.
 
     Raises:
-      UserError: if it is no number.
+      UserError: if it is no number, or too large for seconds.
     """
     if value is None:
         return None
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(value) < 2**62:
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(value) < _LATEST:
         return math.floor(value)
     raise UserError(f"{where} is {shown(value)}, expected seconds since 1970")

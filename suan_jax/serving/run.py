@@ -42,7 +42,7 @@ def serve(directory: Path, host: str, port: int) -> None:
             http=Connection,
             ws="none",
             lifespan="off",
-            log_level="warning",
+            log_level="error",  # it warns of each request that is no HTTP, which anyone can send
             access_log=False,
             timeout_graceful_shutdown=_GRACE,
         )
@@ -67,7 +67,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
         listener.listen()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError) as error:  # a name that is no text is a TypeError
         listener.close()
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--port={port} of --host={host} cannot be listened on: {reason}") from error

@@ -33,12 +33,14 @@ class HistoryCache:
       user: the user, with ids in place of raw values.
       arrays: what the model keeps, on its device.
       moment_refusal: why it holds for one moment only; empty if for every later one.
+      checkpoint: what tells the checkpoint, whose model made it, from others.
       requests: turns raw requests into batches.
     """
 
     user: EncodedUser
     arrays: Any
     moment_refusal: str
+    checkpoint: str
     requests: RequestEncoder
 
     def at(self, time: float, context: Raw | None = None) -> HistoryCache:
@@ -92,7 +94,7 @@ class Scorer:
           UserError: if the directory holds no run or no sound checkpoint, or its log is not there.
         """
         enable_compilation_cache()
-        setup, state, _ = restore_learnt(path_of(workdir), MeshConfig())
+        setup, state, self._checkpoint = restore_learnt(path_of(workdir), MeshConfig())
         self.model: Model = setup.model
         accumulator = setup.config.optimizer.embedding_initial_accumulator
         variables = jax.jit(inference_variables)(state, accumulator)
@@ -116,7 +118,8 @@ class Scorer:
         """
         encoded = self.requests.user(user)
         arrays = self._encode(self.variables, self.requests.batch(encoded, [{}], 1))
-        return HistoryCache(encoded, arrays, self.model.config.cache_moment_refusal(), self.requests)
+        refusal = self.model.config.cache_moment_refusal()
+        return HistoryCache(encoded, arrays, refusal, self._checkpoint, self.requests)
 
     def score(self, user: User | HistoryCache, candidates: Sequence[Raw]) -> np.ndarray:
         """Probabilities of a click, (M,) float32: all candidates on one pass over the user's history.
@@ -127,13 +130,15 @@ class Scorer:
             columns that it does not share with the others.
 
         Raises:
-          UserError: if the request is not as described.
+          UserError: if the request is not as described, or another checkpoint's model kept the history.
         """
         return expit(self.logits(user, candidates))
 
     def logits(self, user: User | HistoryCache, candidates: Sequence[Raw]) -> np.ndarray:
         """The same as log-odds, (M,) float32, put right for negative down-sampling."""
         if isinstance(user, HistoryCache):
+            if user.checkpoint != self._checkpoint:
+                raise UserError("the history was kept by the model of another checkpoint: encode it again")
             score = functools.partial(self._score_cached, self.variables, user.arrays)
             parts = self._scored(user.user, candidates, score, events=False)
         else:

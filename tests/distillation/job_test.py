@@ -151,12 +151,13 @@ def test_a_run_goes_on_with_another_spelling_of_its_teacher_s_path(offline, teac
         ),
         (
             ("distillation.weight=-1",),
-            r"config.distillation.weight is -1.0, expected a number that is n",
+            r"config.distillation.weight is -1.0, expected 0 to 1000",
         ),
         (
             ("distillation.temperature=0",),
-            r"config.distillation.temperature is 0.0, expected a positive n",
+            r"config.distillation.temperature is 0.0, expected 0.001 to 1000",
         ),
+        (("distillation.temperature=1e12",), "config.distillation.temperature is 1000000000000.0, expected"),
         (
             ("data.packing=request", "data.candidates=4"),
             r"config.data.packing is 'request', expected 'none', as student and teacher",

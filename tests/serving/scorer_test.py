@@ -180,6 +180,15 @@ def test_a_kept_history_has_no_earlier_moment_and_some_models_keep_none(scorer, 
     assert 0 < din.score(user, [candidate])[0] < 1
 
 
+def test_a_kept_history_is_of_one_checkpoint(run, scorer, requests, tmp_path):
+    user, candidate = requests[0]
+    cache, again = scorer.encode(user), Scorer(run)
+    np.testing.assert_allclose(again.score(cache, [candidate]), scorer.score(user, [candidate]), atol=1e-5)
+    other = Scorer(write_run(tmp_path / "other", tiny("train.seed=5", arguments="model=suan")))
+    with pytest.raises(UserError, match="the history was kept by the model of another checkpoint"):
+        other.score(cache, [candidate])
+
+
 _EVENT = {"time": 5, "item": 3}
 _NEST = functools.reduce(lambda inner, _: [inner], range(980), 3)  # as deep as JSON is read
 
@@ -189,6 +198,9 @@ _NEST = functools.reduce(lambda inner, _: [inner], range(980), 3)  # as deep as 
     [
         (User(time=None), [{}], "time is missing"),
         (User(time="now"), [{}], "time is 'now', expected seconds"),
+        (User(time=1_709_300_000_000), [{}], "time is 1709300000000, expected seconds"),
+        ({"time": 9}, [{}], "the user is a dict, expected a suan_jax.serving.User"),
+        (None, [{}], "the user is a NoneType, expected a suan_jax.serving.User"),
         (User(9), [], "candidates is empty"),
         (User(9), {"item": 3}, "candidates is a dict, expected a list"),
         (User(9), [3], "candidates has a int, expected names with values"),

@@ -131,10 +131,14 @@ def test_other_paths_and_methods_are_told_so():
     assert 'code="404"} 1' in text and 'code="405"} 1' in text
 
 
-def test_a_failure_is_told_where_the_job_runs(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("candidate", "reason"),
+    [("bug", "KeyError: 'a bug'"), ("inf", "the model's probabilities are not finite")],
+)
+def test_a_failure_is_told_where_the_job_runs(candidate, reason, capsys, monkeypatch):
     monkeypatch.setattr(logging.getLogger(), "level", logging.CRITICAL)  # as in a job
-    assert ask(Service(Fake()), body={"time": 5, "candidates": ["bug"]})[0] == 500
-    assert "KeyError: 'a bug'" in capsys.readouterr().err
+    assert ask(Service(Fake()), body={"time": 5, "candidates": [candidate]})[0] == 500
+    assert reason in capsys.readouterr().err
 
 
 def test_all_bodies_together_are_bounded():
